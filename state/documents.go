@@ -95,7 +95,10 @@ type Status struct {
 	ObservedGeneration uint64    `json:"observedGeneration"`
 	RepairObserved     uint64    `json:"repairObserved"`
 	RateLimitStep      int       `json:"rateLimitStep,omitempty"` // doublings of the 429 wait
+	LastCause          Cause     `json:"lastCause,omitempty"`     // of the last charged redial
+	CauseInRow         int       `json:"causeInRow,omitempty"`    // redials in a row charged to LastCause
 	DeathsHolding      int       `json:"deathsHolding,omitempty"` // process deaths since the session was last online for 10 min
+	Holding            bool      `json:"holding,omitempty"`       // a worker holds or held a connection and has not yet said that it let go
 	Paired             bool      `json:"paired"`
 	Decision           string    `json:"decision,omitempty"` // the last decision in words, for explain
 
@@ -104,6 +107,7 @@ type Status struct {
 	LastInboundAt   time.Time `json:"lastInboundAt,omitzero"`
 	LastActivityAt  time.Time `json:"lastActivityAt,omitzero"`
 	LastStallAt     time.Time `json:"lastStallAt,omitzero"`
+	PhoneWarnedAt   time.Time `json:"phoneWarnedAt,omitzero"` // when session.phone_absent was last raised
 	FailuresInARow  int       `json:"failuresInARow"`
 	Undecryptable   int       `json:"undecryptable"` // in the last 10 min
 	ObservedAt      time.Time `json:"observedAt,omitzero"`

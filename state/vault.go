@@ -1,6 +1,9 @@
 package state
 
-import "context"
+import (
+	"context"
+	"fmt"
+)
 
 // Vault keeps credential objects, apart from the records, so that neither alone
 // is worth stealing. Objects are sealed before they come here and are never
@@ -19,4 +22,20 @@ type Vault interface {
 	ListObjects(ctx context.Context, session string) ([]string, error)
 	// Ping tells whether the vault answers and may be written.
 	Ping(ctx context.Context) error
+}
+
+// CheckObject tells whether a name is one for an object in a vault: 1 to 128 of
+// a-z, A-Z, 0-9, dot, - and _, beginning with a letter or a digit, so that it is
+// the same in a directory, a bucket and a log line.
+func CheckObject(name string) error {
+	if name == "" || len(name) > 128 {
+		return fmt.Errorf("%w %q: an object's has 1 to 128 characters", ErrName, name)
+	}
+	for i, r := range name {
+		alphanumeric := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
+		if !alphanumeric && (i == 0 || r != '.' && r != '-' && r != '_') {
+			return fmt.Errorf("%w %q: an object's is of a-z, A-Z, 0-9, dot, - and _, and begins with a letter or a digit", ErrName, name)
+		}
+	}
+	return nil
 }
