@@ -1,0 +1,233 @@
+package journal
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/holdfast-wa/holdfast/state"
+	"github.com/holdfast-wa/holdfast/state/seal"
+)
+
+// record makes the record of an event, sealed for its place.
+// One that no sink waits for expires.
+func (j *Journal) record(e state.Event, at time.Time, trimmed, expires bool) (state.Write, error) {
+	body, err := json.Marshal(e)
+	if err != nil {
+		return state.Write{}, fmt.Errorf("encoding a %s event: %w", e.Type, err)
+	}
+	id := state.EventID(e.Seq)
+	sealed, err := j.cfg.Fleet.Seal(eventPlace(j.partition, id), body)
+	if err != nil {
+		return state.Write{}, err
+	}
+	value, err := state.Encode(state.StoredEvent{V: state.Format, ID: e.ID, Type: e.Type, At: at, Trimmed: trimmed, Sealed: sealed})
+	if err != nil {
+		return state.Write{}, err
+	}
+	w := state.Put(state.KindEvent, id, value)
+	if expires {
+		w.Expires = at.Add(j.cfg.MaxAge)
+	}
+	return w, nil
+}
+
+func eventPlace(p state.Partition, id string) seal.Place {
+	return seal.Place{Partition: p, Kind: state.KindEvent, ID: id}
+}
+
+// OpenEvent reads an event out of its record. Errors wrap state.ErrCorrupt.
+func OpenEvent(fleet *seal.Keyset, p state.Partition, r state.Record) (state.Event, error) {
+	var stored state.StoredEvent
+	if err := state.Decode(r.Value, &stored); err != nil {
+		return state.Event{}, fmt.Errorf("%s: %w", r.Key, err)
+	}
+	body, err := fleet.Open(eventPlace(p, r.Key.ID), stored.Sealed)
+	if err != nil {
+		return state.Event{}, err
+	}
+	var e state.Event
+	if err := json.Unmarshal(body, &e); err != nil {
+		return state.Event{}, fmt.Errorf("%w: %s: not an event: %w", state.ErrCorrupt, r.Key, err)
+	}
+	return e, nil
+}
+
+// OpenEvent reads an event of this session out of its record.
+func (j *Journal) OpenEvent(r state.Record) (state.Event, error) {
+	return OpenEvent(j.cfg.Fleet, j.partition, r)
+}
+
+// dropContent is the default Trim.
+func dropContent(e state.Event) state.Event {
+	if e.Type == state.EventMessage {
+		e.Data = json.RawMessage(`{"trimmed":true}`)
+	}
+	return e
+}
+
+// recentEvents remembers the last events committed, so that they can be trimmed
+// without reading them. It is bounded in bytes; what has fallen out is removed
+// instead of trimmed.
+type recentEvents struct {
+	first uint64 // sequence number of the first
+	kept  []state.Write
+	bytes int
+}
+
+// maxRecent is how many bytes of events a journal remembers.
+const maxRecent = 64 << 10
+
+func (r *recentEvents) add(seq uint64, w state.Write) {
+	if len(r.kept) == 0 {
+		r.first = seq
+	}
+	r.kept = append(r.kept, w)
+	r.bytes += len(w.Value)
+	for r.bytes > maxRecent && len(r.kept) > 0 {
+		r.drop()
+	}
+}
+
+func (r *recentEvents) drop() {
+	r.bytes -= len(r.kept[0].Value)
+	r.kept[0] = state.Write{}
+	r.kept = r.kept[1:]
+	r.first++
+	if len(r.kept) == 0 {
+		r.kept = nil
+	}
+}
+
+// take returns the event and forgets it and all before it.
+func (r *recentEvents) take(seq uint64) (state.Write, bool) {
+	for len(r.kept) > 0 && r.first < seq {
+		r.drop()
+	}
+	if len(r.kept) == 0 || r.first != seq {
+		return state.Write{}, false
+	}
+	w := r.kept[0]
+	r.drop()
+	return w, true
+}
+
+// delivered returns the sequence number that every sink is past. Called with mu
+// held, or before the journal is shared.
+func (j *Journal) delivered() uint64 {
+	if len(j.cursor) == 0 {
+		return j.seq
+	}
+	low := uint64(0)
+	start := true
+	for _, seq := range j.cursor {
+		if start || seq < low {
+			low, start = seq, false
+		}
+	}
+	return low
+}
+
+// Cursor returns how far a sink has been served.
+func (j *Journal) Cursor(sink string) uint64 {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.cursor[sink]
+}
+
+// Undelivered returns how many events some sink has not had yet.
+func (j *Journal) Undelivered() int {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return int(j.seq - j.delivered())
+}
+
+// Full says that the queue of undelivered events is at its bound of number or
+// age: the session must then stop acknowledging messages.
+func (j *Journal) Full() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	waiting := j.seq - j.delivered()
+	if waiting == 0 {
+		return false
+	}
+	return waiting >= uint64(j.cfg.MaxEvents) ||
+		!j.first.IsZero() && j.cfg.Now().Sub(j.first) >= j.cfg.MaxAge
+}
+
+// Delivered says that a sink has had all events up to seq. The cursor moves with
+// the next commit; events that every sink has had lose their content with it.
+// A cursor that would move back is ignored, and so is a sink that is none of
+// Config.Sinks, where that names any.
+func (j *Journal) Delivered(sink string, seq uint64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	old, known := j.cursor[sink]
+	known = known || len(j.cfg.Sinks) == 0
+	if !known || seq <= old || j.closed || j.broken.Load() != nil {
+		return
+	}
+	seq = min(seq, j.seq)
+	before := j.delivered()
+	j.cursor[sink] = seq
+	if value, err := state.Encode(state.Cursor{V: state.Format, Seq: seq}); err == nil {
+		j.lazy.put(state.Put(state.KindCursor, sink, value))
+	}
+	after := j.delivered()
+	for n := before + 1; n <= after; n++ {
+		j.lazy.put(j.trim(n))
+	}
+	switch {
+	case after == j.seq:
+		j.first = time.Time{}
+	case after > before:
+		// The next one's age is not known without reading it; it is not older
+		// than what was delivered just now, so the bound of age starts anew.
+		j.first = j.cfg.Now()
+		if len(j.recent.kept) > 0 && j.recent.first == after+1 {
+			var e state.StoredEvent
+			if state.Decode(j.recent.kept[0].Value, &e) == nil {
+				j.first = e.At
+			}
+		}
+	}
+	j.arm()
+}
+
+// trim returns the write that takes the content out of a delivered event.
+func (j *Journal) trim(seq uint64) state.Write {
+	gone := state.Del(state.KindEvent, state.EventID(seq))
+	w, ok := j.recent.take(seq)
+	if !ok {
+		return gone
+	}
+	e, err := j.OpenEvent(w.Record)
+	if err != nil {
+		return gone
+	}
+	var stored state.StoredEvent
+	if err := state.Decode(w.Value, &stored); err != nil {
+		return gone
+	}
+	trimmed, err := j.record(j.cfg.Trim(e), stored.At, true, true)
+	if err != nil {
+		return gone
+	}
+	return trimmed
+}
+
+// markHead keeps the highest sequence number lazily. Called with mu held, or
+// before the journal is shared.
+func (j *Journal) markHead(now time.Time) {
+	value, err := state.Encode(state.Cursor{V: state.Format, Seq: j.seq})
+	if err != nil {
+		return
+	}
+	j.head = headMark{j.seq, now}
+	j.lazy.put(state.Put(state.KindCursor, "", value))
+	j.arm()
+}
+
+// Sinks returns the names of the sinks that events are kept for.
+func (j *Journal) Sinks() []string { return slices.Clone(j.cfg.Sinks) }

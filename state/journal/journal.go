@@ -1,0 +1,452 @@
+// Package journal is the one commit queue of a session: everything that the
+// session's owner writes under its epoch goes through one Journal, one commit
+// after another.
+//
+// A commit is a batch of writes and events. Its events get their sequence
+// numbers in the commit itself, so the numbers of a session have no gaps even
+// when a batch fails, and an event is stored together with what it tells of.
+// Writes that may wait (Lazy) ride on the next commit.
+//
+// A journal that cannot tell what the store holds is of no further use: it
+// breaks, says so once, and fails from then on. A new one is opened under a new
+// epoch, or after the owner has found that its epoch still holds.
+//
+//	Commit ──┐            ┌─ nil ───────────── Committed(events)
+//	Lazy ────┤─ one queue ┤─ ErrConflict ───── the caller's own condition
+//	Delivered┘            └─ anything else ─── Broken, for good
+package journal
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+
+	"github.com/holdfast-wa/holdfast/state"
+	"github.com/holdfast-wa/holdfast/state/seal"
+)
+
+// Defaults of a Config.
+const (
+	DefaultRetry     = 3 * time.Second
+	DefaultMaxEvents = 10_000
+	DefaultMaxAge    = 7 * 24 * time.Hour
+	DefaultLazy      = 45 * time.Second
+)
+
+// ErrClosed is what a closed journal fails with.
+var ErrClosed = errors.New("the journal is closed")
+
+// Config is what a journal needs. Store, Fence and Fleet are required.
+type Config struct {
+	Store state.Store
+	Fence state.Fence
+	Fleet *seal.Keyset // seals events, so that the admin side can read them
+	Now   func() time.Time
+
+	// Retry is how long an unavailable store is asked again, with the same
+	// token, before the journal breaks. It must stay below the time that the
+	// owner trusts its lease. Default 3 s.
+	Retry time.Duration
+	// LazyAfter is how long a lazy write waits for a commit to ride on.
+	// Default 45 s.
+	LazyAfter time.Duration
+
+	// Committed is called after each commit that had events, in order of Seq.
+	// It must not block, and must not call the journal.
+	Committed func(events []state.Event)
+	// Broken is called once, synchronously, when the journal breaks. It must
+	// not call the journal's Commit, Flush or Close.
+	Broken func(error)
+
+	// MaxEvents and MaxAge bound the queue of undelivered events; see Full.
+	// Defaults 10,000 and 7 days. Delivered events stay readable, without the
+	// content of messages, until they are MaxAge old.
+	MaxEvents int
+	MaxAge    time.Duration
+	// Sinks are those that must have had an event before its content is
+	// removed. Empty: those that have ever called Delivered. While there are
+	// none at all, events expire with MaxAge and the queue is never full.
+	Sinks []string
+	// Trim removes from a delivered event what need not be kept. The default
+	// drops the data of received messages.
+	Trim func(state.Event) state.Event
+}
+
+// Draft is an event before its commit. An empty ID is filled with a new ULID, a
+// zero Time with now.
+type Draft struct {
+	Type state.EventType
+	Time time.Time
+	Data any
+	ID   string
+}
+
+// Batch is what one commit writes: all of it or nothing.
+type Batch struct {
+	Writes []state.Write
+	Events []Draft
+}
+
+// Empty says that there is nothing to commit.
+func (b Batch) Empty() bool { return len(b.Writes) == 0 && len(b.Events) == 0 }
+
+// Journal is the commit queue of one session under one epoch. It is safe for
+// concurrent use.
+type Journal struct {
+	cfg       Config
+	partition state.Partition
+
+	turn chan struct{} // holds one token: who has it may commit
+
+	mu     sync.Mutex
+	seq    uint64            // of the last event committed
+	first  time.Time         // when the oldest undelivered event was committed; zero: none
+	cursor map[string]uint64 // per sink
+	head   headMark
+	lazy   lazyWrites
+	flying []state.Write // lazy writes in a commit that is under way
+	recent recentEvents
+	timer  *time.Timer
+	closed bool
+
+	broken atomic.Pointer[brokenError]
+}
+
+// headMark is the record CUR without an id: the highest sequence number, kept
+// apart so that numbers go on when all events have expired.
+type headMark struct {
+	seq uint64
+	at  time.Time
+}
+
+// brokenError is why a journal broke.
+type brokenError struct{ cause error }
+
+func (e *brokenError) Error() string { return "journal broken: " + e.cause.Error() }
+func (e *brokenError) Unwrap() error { return e.cause }
+
+// Open reads where the session's events stand and returns a journal that goes
+// on from there. Errors are the store's.
+func Open(ctx context.Context, cfg Config) (*Journal, error) {
+	if cfg.Store == nil || cfg.Fleet == nil || cfg.Fence.Session == "" {
+		return nil, errors.New("journal: store, fence and fleet keyset are required")
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Retry <= 0 {
+		cfg.Retry = DefaultRetry
+	}
+	if cfg.LazyAfter <= 0 {
+		cfg.LazyAfter = DefaultLazy
+	}
+	if cfg.MaxEvents <= 0 {
+		cfg.MaxEvents = DefaultMaxEvents
+	}
+	if cfg.MaxAge <= 0 {
+		cfg.MaxAge = DefaultMaxAge
+	}
+	if cfg.Trim == nil {
+		cfg.Trim = dropContent
+	}
+	j := &Journal{
+		cfg:       cfg,
+		partition: state.OfSession(cfg.Fence.Session),
+		turn:      make(chan struct{}, 1),
+		cursor:    make(map[string]uint64, len(cfg.Sinks)),
+	}
+	j.turn <- struct{}{}
+	for _, sink := range cfg.Sinks {
+		j.cursor[sink] = 0
+	}
+	if err := j.load(ctx); err != nil {
+		return nil, fmt.Errorf("opening the journal of %s: %w", cfg.Fence.Session, err)
+	}
+	return j, nil
+}
+
+// load finds the last sequence number, the sinks' cursors and the age of the
+// oldest undelivered event.
+func (j *Journal) load(ctx context.Context) error {
+	cursors, err := j.cfg.Store.Query(ctx, j.partition, state.Query{Kind: state.KindCursor})
+	if err != nil {
+		return err
+	}
+	for _, r := range cursors.Records {
+		var c state.Cursor
+		if err := state.Decode(r.Value, &c); err != nil {
+			return fmt.Errorf("%s: %w", r.Key, err)
+		}
+		j.seq = max(j.seq, c.Seq)
+		if r.Key.ID == "" {
+			j.head.seq = c.Seq
+		} else if _, known := j.cursor[r.Key.ID]; known || len(j.cfg.Sinks) == 0 {
+			j.cursor[r.Key.ID] = c.Seq
+		}
+	}
+	last, err := j.cfg.Store.Query(ctx, j.partition, state.Query{Kind: state.KindEvent, Descending: true, Limit: 1})
+	if err != nil {
+		return err
+	}
+	for _, r := range last.Records {
+		seq, err := seqOf(r.Key)
+		if err != nil {
+			return err
+		}
+		j.seq = max(j.seq, seq)
+	}
+	if low := j.delivered(); low < j.seq {
+		next, err := j.cfg.Store.Query(ctx, j.partition, state.Query{Kind: state.KindEvent, After: state.EventID(low), Limit: 1})
+		if err != nil {
+			return err
+		}
+		for _, r := range next.Records {
+			var e state.StoredEvent
+			if err := state.Decode(r.Value, &e); err != nil {
+				return fmt.Errorf("%s: %w", r.Key, err)
+			}
+			j.first = e.At
+		}
+	}
+	if j.head.seq < j.seq {
+		j.markHead(j.cfg.Now())
+	}
+	return nil
+}
+
+// Session returns the name of the session.
+func (j *Journal) Session() string { return j.cfg.Fence.Session }
+
+// Fence returns the right under which the journal writes.
+func (j *Journal) Fence() state.Fence { return j.cfg.Fence }
+
+// Seq returns the number of the last event committed.
+func (j *Journal) Seq() uint64 {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.seq
+}
+
+// Err returns why the journal broke, nil while it works. After Close it is
+// ErrClosed.
+func (j *Journal) Err() error {
+	if b := j.broken.Load(); b != nil {
+		return b
+	}
+	return nil
+}
+
+// Commit stores a batch together with lazy writes that fit beside it. When it
+// returns nil all of the batch is durable.
+//
+// A ctx that ends while the commit waits for its turn ends the wait, and
+// nothing is written. Once begun, the commit goes on to a known outcome whatever
+// becomes of ctx.
+//
+// ErrConflict means that a condition of the batch's own did not hold; nothing
+// was written and the journal goes on. Any other failure breaks the journal:
+// the error then wraps the store's (ErrFenced, ErrUnavailable, ErrTooLarge).
+func (j *Journal) Commit(ctx context.Context, b Batch) error {
+	if b.Empty() {
+		return j.Err()
+	}
+	if err := j.take(ctx); err != nil {
+		return err
+	}
+	defer j.pass()
+	return j.commit(ctx, b)
+}
+
+// take waits for the turn to commit.
+func (j *Journal) take(ctx context.Context) error {
+	if err := j.Err(); err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	select {
+	case <-j.turn:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if err := j.Err(); err != nil {
+		j.pass()
+		return err
+	}
+	return nil
+}
+
+func (j *Journal) pass() { j.turn <- struct{}{} }
+
+// commit runs in the turn.
+func (j *Journal) commit(ctx context.Context, b Batch) error {
+	now := j.cfg.Now()
+	events, stored, err := j.number(b.Events, now)
+	if err != nil {
+		return j.fail(err)
+	}
+	writes := make([]state.Write, 0, len(b.Writes)+len(stored)+4)
+	writes = append(append(writes, b.Writes...), stored...)
+	if err := state.Check(writes, true); err != nil {
+		return j.fail(err)
+	}
+	conditional := false
+	for i := range writes {
+		conditional = conditional || !writes[i].If.Always()
+	}
+	writes, superseded := j.board(writes)
+
+	if err := j.store(ctx, writes); err != nil {
+		if errors.Is(err, state.ErrConflict) && conditional {
+			j.unboard(superseded)
+			return err
+		}
+		return j.fail(err)
+	}
+	j.mu.Lock()
+	j.flying = nil
+	if len(events) > 0 {
+		j.seq = events[len(events)-1].Seq
+		if j.first.IsZero() {
+			j.first = now
+		}
+		if j.head.at.IsZero() || now.Sub(j.head.at) >= time.Hour || j.seq-j.head.seq >= 1000 {
+			j.markHead(now)
+		}
+		for i, e := range events {
+			j.recent.add(e.Seq, stored[i])
+		}
+	}
+	j.mu.Unlock()
+	if len(events) > 0 && j.cfg.Committed != nil {
+		j.cfg.Committed(events)
+	}
+	return nil
+}
+
+// number turns drafts into events and their records.
+func (j *Journal) number(drafts []Draft, now time.Time) ([]state.Event, []state.Write, error) {
+	if len(drafts) == 0 {
+		return nil, nil, nil
+	}
+	j.mu.Lock()
+	seq, unread := j.seq, len(j.cursor) == 0
+	j.mu.Unlock()
+	events := make([]state.Event, len(drafts))
+	writes := make([]state.Write, len(drafts))
+	for i, d := range drafts {
+		seq++
+		data, err := json.Marshal(d.Data)
+		if err != nil {
+			return nil, nil, fmt.Errorf("encoding the data of a %s event: %w", d.Type, err)
+		}
+		if d.Time.IsZero() {
+			d.Time = now
+		}
+		if d.ID == "" {
+			d.ID = newULID(now)
+		}
+		events[i] = state.Event{ID: d.ID, Type: d.Type, Time: d.Time, Session: j.cfg.Fence.Session,
+			Epoch: j.cfg.Fence.Epoch, Seq: seq, Data: data}
+		if writes[i], err = j.record(events[i], now, false, unread); err != nil {
+			return nil, nil, err
+		}
+	}
+	return events, writes, nil
+}
+
+// store commits until the outcome is known.
+func (j *Journal) store(ctx context.Context, writes []state.Write) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), j.cfg.Retry)
+	defer cancel()
+	token := newToken()
+	for wait := 5 * time.Millisecond; ; wait = min(2*wait, 500*time.Millisecond) {
+		err := j.cfg.Store.Commit(ctx, j.cfg.Fence, token, writes)
+		if err == nil || !passing(err) {
+			return err
+		}
+		if ctx.Err() != nil || !sleep(ctx, wait/2+rand.N(wait/2+1)) {
+			if !errors.Is(err, state.ErrUnavailable) {
+				err = fmt.Errorf("%w: %w", state.ErrUnavailable, err)
+			}
+			return fmt.Errorf("no answer within %s: %w", j.cfg.Retry, err)
+		}
+	}
+}
+
+// passing says that the same commit may succeed when it is tried again.
+func passing(err error) bool {
+	return errors.Is(err, state.ErrUnavailable) ||
+		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
+}
+
+// sleep waits for d; false if ctx ended first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// fail breaks the journal, once, and returns the error that it broke with.
+func (j *Journal) fail(err error) error {
+	b := &brokenError{err}
+	if j.broken.CompareAndSwap(nil, b) {
+		j.mu.Lock()
+		if j.timer != nil {
+			j.timer.Stop()
+		}
+		j.mu.Unlock()
+		if j.cfg.Broken != nil {
+			j.cfg.Broken(b)
+		}
+	}
+	return j.broken.Load()
+}
+
+// Close ends the journal: what is under way ends first, lazy writes that were
+// not flushed are forgotten. It does not call Broken.
+func (j *Journal) Close() {
+	<-j.turn
+	defer j.pass()
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.closed = true
+	if j.timer != nil {
+		j.timer.Stop()
+	}
+	j.lazy.clear()
+	j.broken.CompareAndSwap(nil, &brokenError{ErrClosed})
+}
+
+// newToken returns a random idempotency token.
+func newToken() string {
+	return fmt.Sprintf("%016x%016x", rand.Uint64(), rand.Uint64())
+}
+
+// newULID returns a new event id; ids sort by time.
+func newULID(now time.Time) string {
+	return ulid.MustNew(ulid.Timestamp(now), ulid.DefaultEntropy()).String()
+}
+
+// seqOf reads the sequence number out of an event's key.
+func seqOf(key state.Key) (uint64, error) {
+	var seq uint64
+	if _, err := fmt.Sscanf(strings.TrimLeft(key.ID, "0"), "%d", &seq); err != nil && strings.Trim(key.ID, "0") != "" {
+		return 0, fmt.Errorf("%w: %s is not the id of an event", state.ErrCorrupt, key)
+	}
+	return seq, nil
+}
