@@ -1,0 +1,167 @@
+package whatsapp
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"go.mau.fi/whatsmeow/types/events"
+
+	"github.com/holdfast-wa/holdfast/worker/policy"
+)
+
+// settle is how long a better explanation of a connection's end is waited for:
+// the server's last node, the library's event, the read error and the end of
+// the read loop come from different goroutines, in any order.
+const settle = 200 * time.Millisecond
+
+// weight is how much an explanation of an end is worth. A heavier one takes the
+// place of a lighter one.
+type weight int
+
+const (
+	weightClosed weight = iota + 1 // the connection is gone
+	weightError                    // its last error, or the server's end of stream
+	weightEvent                    // the library's event
+	weightNode                     // the server's own words
+	weightOwn                      // we ended it, and know why
+)
+
+// verdict gathers why a connection ended and lets it be told once.
+type verdict struct {
+	mu     sync.Mutex
+	best   policy.Signal
+	weight weight
+	timer  *time.Timer
+	over   bool  // told, or to be told no more
+	read   error // the read loop's error
+}
+
+func (v *verdict) silence() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.over = true
+	if v.timer != nil {
+		v.timer.Stop()
+		v.timer = nil
+	}
+}
+
+// noteRead keeps the connection's first read error: later ones only tell that
+// it is closed.
+func (v *verdict) noteRead(err error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.read == nil {
+		v.read = err
+	}
+}
+
+func (v *verdict) lastError() error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.read
+}
+
+// judge takes an explanation. With final it is told at once, provided that
+// something at least as good as an event of the library is known; otherwise
+// when the time to settle is over.
+func (l *Line) judge(w weight, sig policy.Signal, final bool) {
+	v := &l.end
+	v.mu.Lock()
+	if v.over {
+		v.mu.Unlock()
+		return
+	}
+	if w > v.weight {
+		v.best, v.weight = sig, w
+	}
+	if !final || v.weight < weightEvent {
+		if v.timer == nil {
+			v.timer = time.AfterFunc(settle, l.tell)
+		}
+		v.mu.Unlock()
+		return
+	}
+	v.mu.Unlock()
+	l.tell()
+}
+
+// tell posts the verdict.
+func (l *Line) tell() {
+	v := &l.end
+	v.mu.Lock()
+	if v.over {
+		v.mu.Unlock()
+		return
+	}
+	v.over = true
+	if v.timer != nil {
+		v.timer.Stop()
+		v.timer = nil
+	}
+	sig := v.best
+	v.mu.Unlock()
+	l.post(Signalled{l.on(), sig, true})
+}
+
+// readFailed is told why the read loop ends: a close frame, or an error.
+func (l *Line) readFailed(err error) {
+	if raw := l.end.lastError(); raw != nil && !errors.Is(err, raw) {
+		err = fmt.Errorf("%w: %w", err, raw)
+	}
+	l.end.noteRead(err)
+	l.judge(weightError, policy.Signal{Kind: policy.SignalClosed, Err: err}, true)
+}
+
+// readEnded is the watchdog for deaths that the library has no event for: the
+// read loop ends with every connection, however it ends.
+func (l *Line) readEnded() {
+	l.reading.Do(func() { close(l.readOver) })
+	l.judge(weightClosed, policy.Signal{Kind: policy.SignalClosed, Err: l.end.lastError()}, true)
+}
+
+// pairFailed comes before the library closes the connection, which takes
+// seconds, and only then dispatches PairError.
+func (l *Line) pairFailed(err error) {
+	l.judge(weightOwn, policy.Signal{Kind: policy.SignalPairError, Err: err}, false)
+}
+
+// endSignal is what the library's events about a connection's end mean. They
+// come after the server's own node was seen, which says more, so they matter
+// only where there was none.
+func endSignal(evt any) (policy.Signal, bool) {
+	switch e := evt.(type) {
+	case *events.Disconnected:
+		return policy.Signal{Kind: policy.SignalClosed}, true
+	case *events.LoggedOut:
+		return policy.Signal{Kind: policy.SignalLoggedOut, Code: int(e.Reason)}, true
+	case *events.TemporaryBan:
+		return policy.Signal{Kind: policy.SignalTemporaryBan, Code: 402, Expire: e.Expire, Text: e.Code.String()}, true
+	case *events.ClientOutdated:
+		return policy.Signal{Kind: policy.SignalClientOutdated, Code: 405}, true
+	case *events.StreamReplaced:
+		return policy.Signal{Kind: policy.SignalStreamReplaced}, true
+	case *events.ManualLoginReconnect:
+		return policy.Signal{Kind: policy.SignalLoginReconnect, Code: 515}, true
+	case *events.ConnectFailure:
+		return policy.Signal{Kind: policy.SignalFailure, Code: int(e.Reason), Text: Redact(clip(e.Message))}, true
+	case *events.StreamError:
+		code, _ := strconv.Atoi(e.Code)
+		return policy.Signal{Kind: policy.SignalStreamError, Code: code}, true
+	case *events.CATRefreshError:
+		return policy.Signal{Kind: policy.SignalCATRefresh, Err: e.Error}, true
+	case *events.PairError:
+		return policy.Signal{Kind: policy.SignalPairError, Err: orUnknown(e.Error)}, true
+	}
+	return policy.Signal{}, false
+}
+
+func orUnknown(err error) error {
+	if err == nil {
+		return errors.New("unknown error")
+	}
+	return err
+}
