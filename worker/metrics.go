@@ -1,0 +1,135 @@
+package worker
+
+import (
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/holdfast-wa/holdfast/state"
+	"github.com/holdfast-wa/holdfast/worker/deliver"
+	"github.com/holdfast-wa/holdfast/worker/session"
+)
+
+// Metrics are a worker's, in a registry of their own.
+type Metrics struct {
+	Registry *prometheus.Registry
+
+	sessions     *prometheus.GaugeVec
+	disconnects  *prometheus.CounterVec
+	reconnect    prometheus.Histogram
+	received     prometheus.Counter
+	sent         *prometheus.CounterVec
+	undecrypted  prometheus.Counter
+	deliveries   *prometheus.CounterVec
+	storeErrors  *prometheus.CounterVec
+	outages      prometheus.Counter
+	exhausted    prometheus.Counter
+	commits      *prometheus.CounterVec
+	commitTime   prometheus.Histogram
+	fencedWrites prometheus.Counter
+
+	mu     sync.Mutex
+	states map[string]state.State
+}
+
+// NewMetrics makes them.
+func NewMetrics() *Metrics {
+	r := prometheus.NewRegistry()
+	m := &Metrics{
+		Registry: r, states: make(map[string]state.State),
+		sessions: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "holdfast_sessions",
+			Help: "Sessions of this worker by state."}, []string{"state"}),
+		disconnects: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "holdfast_disconnects_total",
+			Help: "Connections that ended, by cause."}, []string{"cause"}),
+		reconnect: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "holdfast_reconnect_duration_seconds",
+			Help: "From the loss of a connection to the next login.", Buckets: prometheus.ExponentialBuckets(0.25, 2, 14)}),
+		received: prometheus.NewCounter(prometheus.CounterOpts{Name: "holdfast_messages_received_total",
+			Help: "Messages received, durable and acknowledged."}),
+		sent: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "holdfast_messages_sent_total",
+			Help: "Messages sent, by result: ok or failed."}, []string{"result"}),
+		undecrypted: prometheus.NewCounter(prometheus.CounterOpts{Name: "holdfast_messages_undecryptable_total",
+			Help: "Messages that could not be decrypted."}),
+		deliveries: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "holdfast_webhook_deliveries_total",
+			Help: "Turns of deliveries, by sink and result: delivered, refused, failed."}, []string{"sink", "result"}),
+		storeErrors: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "holdfast_store_errors_total",
+			Help: "Store operations that failed, by operation."}, []string{"operation"}),
+		outages: prometheus.NewCounter(prometheus.CounterOpts{Name: "holdfast_outages_total",
+			Help: "Outages: many sessions failing at once."}),
+		exhausted: prometheus.NewCounter(prometheus.CounterOpts{Name: "holdfast_reconnect_exhausted_total",
+			Help: "Sessions that used up their attempts."}),
+		commits: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "holdfast_commits_total",
+			Help: "Commits to the store, by result: ok, conflict, fenced, failed."}, []string{"result"}),
+		commitTime: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "holdfast_commit_duration_seconds",
+			Help: "Duration of commits to the store.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 15)}),
+		fencedWrites: prometheus.NewCounter(prometheus.CounterOpts{Name: "holdfast_fenced_writes_total",
+			Help: "Writes that the store refused because the session has another owner."}),
+	}
+	r.MustRegister(m.sessions, m.disconnects, m.reconnect, m.received, m.sent, m.undecrypted, m.deliveries,
+		m.storeErrors, m.outages, m.exhausted, m.commits, m.commitTime, m.fencedWrites)
+	for _, s := range state.States() {
+		m.sessions.WithLabelValues(string(s))
+	}
+	for _, c := range state.Causes() {
+		m.disconnects.WithLabelValues(string(c))
+	}
+	return m
+}
+
+func (m *Metrics) observer() session.Observer {
+	return session.Observer{
+		Disconnected: func(c state.Cause) { m.disconnects.WithLabelValues(string(c)).Inc() },
+		Reconnected:  func(d time.Duration) { m.reconnect.Observe(d.Seconds()) },
+		State:        m.stateOf,
+		Sent: func(ok bool) {
+			result := "failed"
+			if ok {
+				result = "ok"
+			}
+			m.sent.WithLabelValues(result).Inc()
+		},
+	}
+}
+
+// stateOf moves a session from one gauge to another.
+func (m *Metrics) stateOf(name string, now state.State) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if was, ok := m.states[name]; ok {
+		if was == now {
+			return
+		}
+		m.sessions.WithLabelValues(string(was)).Dec()
+	}
+	m.states[name] = now
+	m.sessions.WithLabelValues(string(now)).Inc()
+}
+
+func (m *Metrics) forget(name string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if was, ok := m.states[name]; ok {
+		m.sessions.WithLabelValues(string(was)).Dec()
+		delete(m.states, name)
+	}
+}
+
+func (m *Metrics) delivered(o deliver.Outcome) { m.deliveries.WithLabelValues(o.Sink, o.Result).Inc() }
+
+func (m *Metrics) storeError(operation string) { m.storeErrors.WithLabelValues(operation).Inc() }
+
+// committed counts events that are durable.
+func (m *Metrics) committed(events []state.Event) {
+	for _, e := range events {
+		switch e.Type {
+		case state.EventMessage:
+			m.received.Inc()
+		case state.EventUndecrypted:
+			m.undecrypted.Inc()
+		case state.EventOutage:
+			m.outages.Inc()
+		case state.EventExhausted:
+			m.exhausted.Inc()
+		}
+	}
+}

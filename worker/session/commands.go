@@ -1,0 +1,380 @@
+package session
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/holdfast-wa/holdfast/state"
+	"github.com/holdfast-wa/holdfast/state/device"
+	"github.com/holdfast-wa/holdfast/state/journal"
+	"github.com/holdfast-wa/holdfast/state/seal"
+	"github.com/holdfast-wa/holdfast/worker/policy"
+)
+
+const (
+	// unlinkWithin bounds the attempt to unlink the device at the server: a
+	// disconnect must not hang on a dead line.
+	unlinkWithin = 10 * time.Second
+	// commandKept is how long a finished command can be looked up.
+	commandKept = 7 * 24 * time.Hour
+	// pairCodeWithin bounds the request for a pairing code.
+	pairCodeWithin = 30 * time.Second
+)
+
+// Order is a command together with the revision of its record.
+type Order struct {
+	state.Command
+	Rev uint64
+}
+
+// outcome is how a command ended.
+type outcome struct {
+	state   state.CommandState
+	code    string // stable, of the problem
+	problem string
+	result  string
+	secret  *state.CommandSecret
+}
+
+func done(result string) outcome { return outcome{state: state.CommandDone, result: result} }
+
+func failed(code, format string, args ...any) outcome {
+	return outcome{state: state.CommandFailed, code: code, problem: fmt.Sprintf(format, args...)}
+}
+
+// command runs one command. A command is taken in hand once; one that an owner
+// before this one had begun is run again, since all of them may be repeated.
+func (a *actor) command(ctx context.Context, o Order) phase {
+	if _, seen := a.open[o.ID]; seen || o.State.Final() {
+		return nil
+	}
+	a.open[o.ID] = struct{}{}
+	now := time.Now()
+	if !o.ExpiresAt.IsZero() && now.After(o.ExpiresAt) {
+		return a.finish(o, outcome{state: state.CommandExpired, code: "expired",
+			problem: "nobody owned the session before the command expired"}, nil)
+	}
+	if err := a.loadSpec(ctx); err != nil {
+		return a.strand(err)
+	}
+	a.log.Info("command", "verb", o.Verb, "by", o.By, "command", o.ID)
+	switch o.Verb {
+	case state.VerbReconcile:
+		return a.finish(o, done(""), a.followSpec(ctx))
+	case state.VerbStart, state.VerbRestart:
+		if refusal, ok := a.cooling(o, now); ok {
+			return a.finish(o, refusal, nil)
+		}
+		switch {
+		case o.Verb == state.VerbRestart:
+		case a.online != nil:
+			return a.finish(o, done("the session is online already"), nil)
+		case a.phase == "connecting" || a.phase == "pairing":
+			return a.finish(o, done("the session is connecting already"), nil)
+		}
+		return a.finish(o, done(""), a.freshCycle())
+	case state.VerbStop:
+		return a.finish(o, done(""), a.signal(ctx, policy.Signal{Kind: policy.SignalUserStop}))
+	case state.VerbDisconnect:
+		return a.disconnect(a.unlink(ctx)).with(a, o)(ctx)
+	case state.VerbRepair:
+		if refusal, ok := a.cooling(o, now); ok && o.Args["force"] != "true" {
+			return a.finish(o, refusal, nil)
+		}
+		return a.finish(o, done("a fresh QR will be shown"), a.repair(ctx))
+	case state.VerbRestore:
+		return a.restore(ctx, o)
+	case state.VerbPairCode:
+		return a.pairCode(ctx, o)
+	case state.VerbSend:
+		a.startOutbox(ctx)
+		return a.finish(o, done(""), nil)
+	case state.VerbRedrive:
+		return a.redrive(ctx, o)
+	case state.VerbDelete:
+		return a.remove(ctx)
+	}
+	return a.finish(o, failed("unknown_verb", "this release does not know %q", o.Verb), nil)
+}
+
+// cooling refuses what a running cooldown forbids.
+func (a *actor) cooling(o Order, now time.Time) (outcome, bool) {
+	left := a.st.CooldownUntil.Sub(now)
+	if left <= 0 || policy.RuleOf(a.st.Cause).Overridable && o.Verb != state.VerbRepair {
+		return outcome{}, false
+	}
+	return failed("cooldown", "%s is cooling down for another %s; wait, or force a repair as admin",
+		a.st.Cause, left.Round(time.Second)), true
+}
+
+// freshCycle connects now, with all attempts at hand again.
+func (a *actor) freshCycle() phase {
+	a.cutCurrent()
+	a.endOnline(time.Now())
+	a.dropLine()
+	a.applySnapshot(&a.st, a.snapshot().Settled())
+	a.st.NextAttemptAt, a.st.CooldownUntil = time.Time{}, time.Time{}
+	if a.st.Paired {
+		a.st.State = state.Connecting
+	} else {
+		a.st.Cause, a.st.Code = state.CauseNone, 0
+	}
+	return a.pardon(a.connecting)
+}
+
+// finish stores the end of a command with the event that tells of it, and goes
+// on with the given phase.
+func (a *actor) finish(o Order, end outcome, next phase) phase {
+	delete(a.open, o.ID)
+	c := o.Command
+	now := time.Now()
+	c.State, c.EndedAt, c.Epoch = end.state, now, a.cfg.Lease.Fence().Epoch
+	c.Problem, c.Code, c.Result = end.problem, end.code, end.result
+	c.Sealed = nil // arguments that were personal have served
+	place := seal.Place{Partition: state.OfSession(a.cfg.Name), Kind: state.KindCommand, ID: c.ID}
+	if end.secret != nil {
+		body, err := json.Marshal(end.secret)
+		if err == nil {
+			c.Sealed, err = a.cfg.Keyset.Seal(place, body)
+		}
+		if err != nil {
+			return a.strand(err)
+		}
+	}
+	value, err := state.Encode(c)
+	if err != nil {
+		return a.strand(err)
+	}
+	w := state.Put(state.KindCommand, c.ID, value)
+	w.Rev, w.If = o.Rev+1, state.AtRev(o.Rev)
+	w.Expires = now.Add(commandKept)
+	if a.jrn == nil {
+		return next // the session is stranded; the command stays open in the store
+	}
+	err = a.jrn.Commit(context.Background(), journal.Batch{Writes: []state.Write{w}, Events: []journal.Draft{{
+		Type: state.EventCommandDone, Data: map[string]any{"command": state.CommandRef(a.cfg.Name, c.ID),
+			"verb": c.Verb, "state": c.State, "code": c.Code, "problem": c.Problem}}}})
+	switch {
+	case errors.Is(err, state.ErrConflict):
+		a.log.Warn("the command was changed by somebody else meanwhile", "command", c.ID)
+	case err != nil:
+		return a.strand(err)
+	}
+	if end.state != state.CommandDone {
+		a.log.Warn("command not done", "verb", o.Verb, "command", o.ID, "code", end.code, "problem", end.problem)
+	}
+	return next
+}
+
+// with ends a command once the phase that it leads to has been entered.
+func (p phase) with(a *actor, o Order) phase {
+	return func(ctx context.Context) phase {
+		next := p(ctx)
+		return a.finish(o, done(a.unlinked), next)
+	}
+}
+
+// unlink asks the server to forget this device, as far as that can be done now.
+func (a *actor) unlink(ctx context.Context) string {
+	if !a.st.Paired {
+		return ""
+	}
+	if a.line == nil || a.online == nil {
+		return "unlinking at the server was not done: not connected; remove the device on the phone"
+	}
+	ctx, cancel := context.WithTimeout(ctx, unlinkWithin)
+	defer cancel()
+	if err := a.line.Logout(ctx); err != nil {
+		a.log.Warn("unlinking at the server failed", "error", err)
+		return "unlinking at the server failed; remove the device on the phone"
+	}
+	return "unlinked at the server"
+}
+
+// disconnect destroys the credentials and parks. unlinked says what became of
+// the device at the server.
+func (a *actor) disconnect(unlinked string) phase {
+	a.unlinked = unlinked
+	return func(ctx context.Context) phase {
+		return a.signal(ctx, policy.Signal{Kind: policy.SignalUserDisconnect})
+	}
+}
+
+// repair clears the credentials and pairs anew.
+func (a *actor) repair(ctx context.Context) phase {
+	a.unlinked = a.unlink(ctx)
+	next := a.signal(ctx, policy.Signal{Kind: policy.SignalUserDisconnect})
+	if a.jrn.Err() != nil {
+		return next
+	}
+	a.st.RepairObserved = a.spec.RepairGeneration
+	return a.freshCycle()
+}
+
+// restore brings the newest quarantined credentials back and connects.
+func (a *actor) restore(ctx context.Context, o Order) phase {
+	if a.st.Paired {
+		return a.finish(o, failed("already_paired", "the session has credentials; disconnect it first if the old ones are wanted"), nil)
+	}
+	a.cutCurrent()
+	a.dropLine()
+	a.dropDevice()
+	if err := device.Restore(ctx, a.deviceConfig()); err != nil {
+		if a.jrn.Err() != nil {
+			return a.strand(a.jrn.Err())
+		}
+		return a.finish(o, failed("nothing_to_restore", "%v", err), a.parked(a.st.NextAttemptAt))
+	}
+	a.st.Paired = true
+	return a.finish(o, done("the quarantined credentials are in use again"), a.freshCycle())
+}
+
+// followSpec brings the session to what the spec wants now.
+func (a *actor) followSpec(ctx context.Context) phase {
+	switch {
+	case a.spec.Wanted == state.WantDisconnected && a.st.Cause != state.CauseDisconnected:
+		return a.disconnect(a.unlink(ctx))
+	case a.spec.Wanted == state.WantStopped && a.st.Cause != state.CauseStopped:
+		return a.signal(ctx, policy.Signal{Kind: policy.SignalUserStop})
+	case a.spec.Wanted == state.WantRunning && a.spec.RepairGeneration > a.st.RepairObserved:
+		return a.repair(ctx)
+	case a.spec.Wanted == state.WantRunning && (a.st.Cause == state.CauseStopped || a.st.Cause == state.CauseDisconnected):
+		return a.freshCycle()
+	case a.redialFor != "" && (a.line != nil || a.phase == "waiting"):
+		a.log.Info("settings changed, connecting anew", "setting", a.redialFor)
+		a.redialFor = ""
+		return a.freshCycle()
+	}
+	a.redialFor = ""
+	if err := a.report(nil); err != nil {
+		return a.strand(err)
+	}
+	return nil
+}
+
+// reconcile looks at the store: spec, commands, outbox.
+func (a *actor) reconcile(ctx context.Context) phase {
+	if err := a.loadSpec(ctx); err != nil {
+		if errors.Is(err, state.ErrNotFound) {
+			return nil // being removed
+		}
+		return a.strand(err)
+	}
+	after := ""
+	for {
+		page, err := a.cfg.Store.Query(ctx, state.OfSession(a.cfg.Name), state.Query{Kind: state.KindCommand, After: after})
+		if err != nil {
+			if ctx.Err() != nil {
+				return a.leave
+			}
+			return a.strand(err)
+		}
+		for _, rec := range page.Records {
+			var c state.Command
+			if err := state.Decode(rec.Value, &c); err != nil {
+				a.log.Warn("a command cannot be read", "command", rec.Key.ID, "error", err)
+				continue
+			}
+			if !c.State.Final() {
+				a.box.post(Order{c, rec.Rev})
+			}
+			after = rec.Key.ID
+		}
+		if !page.More {
+			break
+		}
+	}
+	if a.online != nil {
+		a.startOutbox(ctx)
+	}
+	if a.spec.Generation != a.st.ObservedGeneration {
+		return a.followSpec(ctx)
+	}
+	return nil
+}
+
+// pairCode asks the server for a code to be typed on the phone. It needs a
+// pairing that is under way, and starts one where there is none.
+func (a *actor) pairCode(ctx context.Context, o Order) phase {
+	if a.st.Paired {
+		return a.finish(o, failed("already_paired", "the session is paired; disconnect it first"), nil)
+	}
+	var secret state.CommandSecret
+	place := seal.Place{Partition: state.OfSession(a.cfg.Name), Kind: state.KindCommand, ID: o.ID}
+	body, err := a.cfg.Keyset.Open(place, o.Sealed)
+	if err == nil {
+		err = json.Unmarshal(body, &secret)
+	}
+	if err != nil || secret.Phone == "" {
+		return a.finish(o, failed("bad_command", "the command holds no phone number"), nil)
+	}
+	if a.line == nil || !a.codesShown {
+		a.codeFor = &o // asked for as soon as the server has sent its codes
+		delete(a.open, o.ID)
+		if a.phase == "pairing" || a.phase == "connecting" {
+			return nil
+		}
+		if refusal, ok := a.cooling(o, time.Now()); ok {
+			a.codeFor = nil
+			return a.finish(o, refusal, nil)
+		}
+		return a.freshCycle()
+	}
+	a.codeFor = nil
+	line := a.line
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), pairCodeWithin)
+		defer cancel()
+		code, err := line.PairPhone(ctx, secret.Phone)
+		a.box.post(coded{o, code, err})
+	}()
+	return nil
+}
+
+// coded is the answer to the request for a pairing code.
+type coded struct {
+	order Order
+	code  string
+	err   error
+}
+
+func (a *actor) coded(c coded) phase {
+	if c.err != nil {
+		return a.finish(c.order, failed("pair_code_refused", "%v", c.err), nil)
+	}
+	end := done("")
+	end.secret = &state.CommandSecret{PairCode: c.code}
+	return a.finish(c.order, end, nil)
+}
+
+func (a *actor) redrive(ctx context.Context, o Order) phase {
+	if a.cfg.Redrive == nil {
+		return a.finish(o, failed("no_receiver", "this worker delivers nothing"), nil)
+	}
+	n, err := a.cfg.Redrive(ctx, a.cfg.Name, o.Args["deadLetter"])
+	if err != nil {
+		return a.finish(o, failed("redrive_failed", "%v", err), nil)
+	}
+	return a.finish(o, done(fmt.Sprintf("%d delivered again", n)), nil)
+}
+
+// remove ends the session for good: credentials, records and all.
+func (a *actor) remove(ctx context.Context) phase {
+	a.unlinked = a.unlink(ctx)
+	a.signal(ctx, policy.Signal{Kind: policy.SignalUserDisconnect})
+	a.close()
+	err := a.cfg.Store.RemoveSession(context.WithoutCancel(ctx), a.cfg.Lease.Fence())
+	if err != nil {
+		a.log.Error("removing the session failed", "error", err)
+		if err := a.load(ctx); err != nil {
+			return a.leave
+		}
+		return a.parked(time.Time{})
+	}
+	a.log.Info("session removed", "unlink", a.unlinked)
+	a.removed = true
+	return func(context.Context) phase { return nil }
+}

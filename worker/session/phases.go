@@ -1,0 +1,306 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/holdfast-wa/holdfast/state"
+	"github.com/holdfast-wa/holdfast/state/device"
+	"github.com/holdfast-wa/holdfast/state/journal"
+	"github.com/holdfast-wa/holdfast/worker/policy"
+	"github.com/holdfast-wa/holdfast/worker/whatsapp"
+)
+
+// pairedWithoutRestart is how long after a scan the server may take to ask for
+// the restart (515). The library says nothing at all if the socket is lost just
+// then.
+const pairedWithoutRestart = 15 * time.Second
+
+// begin finds the phase that the stored spec and status ask for.
+func (a *actor) begin(ctx context.Context) phase {
+	a.enter("beginning")
+	now := time.Now()
+	if a.st.Holding {
+		// The owner before died while it held a connection.
+		deaths := policy.Deaths(a.st.DeathsHolding)
+		switch {
+		case a.cfg.Innocent:
+			deaths = deaths.End()
+		case a.cfg.Blamed:
+			deaths = max(deaths, 1) // also where an old count had been forgotten
+		}
+		a.st.DeathsHolding, a.st.Holding = int(deaths), false
+		a.cfg.Blamed, a.cfg.Innocent = false, false
+	}
+	a.box.post(wake{}) // commands that were put while nobody owned the session
+
+	switch {
+	case a.spec.Wanted == state.WantDisconnected && a.st.Cause != state.CauseDisconnected:
+		return a.disconnect("")
+	case a.spec.Wanted == state.WantStopped && a.st.Cause != state.CauseStopped:
+		return a.signal(ctx, policy.Signal{Kind: policy.SignalUserStop})
+	case a.spec.Wanted != state.WantRunning:
+		return a.parked(time.Time{})
+	case a.spec.RepairGeneration > a.st.RepairObserved:
+		return a.repair(ctx)
+	}
+	r := policy.Resume(policy.Stored{Paired: a.st.Paired, State: a.st.State, Cause: a.st.Cause,
+		NextAttemptAt: a.st.NextAttemptAt, CooldownUntil: a.st.CooldownUntil, Deaths: policy.Deaths(a.st.DeathsHolding)}, now)
+	a.log.Info("session taken up", "state", a.st.State, "cause", a.st.Cause, "paired", a.st.Paired, "why", r.Why)
+	switch {
+	case r.Poisoned:
+		return a.signal(ctx, policy.Signal{Kind: policy.SignalPoisoned})
+	case r.Pardon:
+		return a.pardon(a.connecting)
+	case r.Parked && a.cfg.PairAtStart && !a.st.Paired && !a.st.CooldownUntil.After(now):
+		return a.connecting
+	case r.Parked:
+		return a.parked(r.Until)
+	case r.Until.After(now):
+		return a.waiting(r.Until)
+	}
+	return a.connecting
+}
+
+// connecting dials and logs in.
+func (a *actor) connecting(ctx context.Context) phase {
+	a.enter("connecting")
+	if err := a.openDevice(ctx); err != nil {
+		var stale *device.StaleError
+		if errors.As(err, &stale) {
+			a.dropDevice()
+			return a.signal(ctx, policy.Signal{Kind: policy.SignalStale, Err: err})
+		}
+		if ctx.Err() != nil {
+			return a.leave
+		}
+		return a.strand(err)
+	}
+	a.st.Paired = a.dev.Paired()
+	if !a.st.Holding {
+		deaths := policy.Deaths(a.st.DeathsHolding)
+		if deaths.Poisoned() {
+			return a.signal(ctx, policy.Signal{Kind: policy.SignalPoisoned})
+		}
+		a.st.DeathsHolding, a.st.Holding = int(deaths.Begin()), true
+	}
+	shown := state.Connecting
+	switch {
+	case !a.st.Paired:
+		shown = state.Pairing
+	case a.st.State == state.Reconnecting || a.st.State == state.Restarting:
+		shown = a.st.State // it is what operators are waiting for the end of
+	}
+	// Stored before the dial: whoever comes after this process must know that it held the session.
+	if err := a.report(func(s *state.Status) { s.State, s.NextAttemptAt = shown, time.Time{} }); err != nil {
+		return a.strand(err)
+	}
+	if next := a.turn(ctx); next != nil {
+		return next
+	}
+	if a.jrn.Err() != nil {
+		return a.strand(a.jrn.Err())
+	}
+	if err := a.dial(); err != nil {
+		return a.signal(ctx, policy.Signal{Kind: policy.SignalDialFailed, Err: err})
+	}
+	if !a.st.Paired {
+		return a.pairing
+	}
+	deadline := time.Now().Add(a.set.ConnectTimeout)
+	if next := a.pump(ctx, at(deadline), func(item any) (phase, bool) {
+		if e, ok := item.(whatsapp.Connected); ok {
+			return a.loggedIn(e), true
+		}
+		return nil, false
+	}); next != nil {
+		return next
+	}
+	return a.signal(ctx, policy.Signal{Kind: policy.SignalConnectTimeout,
+		Err: fmt.Errorf("no login within %s", a.set.ConnectTimeout)})
+}
+
+// turn waits for this session's turn to log in.
+func (a *actor) turn(ctx context.Context) phase {
+	for {
+		wait := a.cfg.Fleet.Ask(a.cfg.Name, time.Now())
+		if wait <= 0 {
+			return nil
+		}
+		if next := a.pump(ctx, at(time.Now().Add(wait)), nil); next != nil {
+			return next
+		}
+	}
+}
+
+// dial makes a line and starts connecting it. How that went is posted by the
+// line.
+func (a *actor) dial() error {
+	a.dropLine()
+	a.n++
+	n := a.n
+	line, err := a.cfg.Dial(Call{
+		Session: a.cfg.Name, N: n, Device: a.dev, Journal: a.jrn, Settings: a.set, Own: a.own,
+		Post: func(e whatsapp.Event) { a.box.post(e) }, Log: a.log,
+	})
+	if err != nil {
+		return err
+	}
+	a.line = line
+	a.currentLine.Store(&line)
+	timeout := a.set.ConnectTimeout
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), timeout)
+		defer cancel()
+		if err := line.Connect(ctx); err != nil {
+			a.box.post(dialEnded{n, err})
+		}
+	}()
+	return nil
+}
+
+// dialEnded says that a line could not be connected.
+type dialEnded struct {
+	n   uint64
+	err error
+}
+
+func (d dialEnded) signal() policy.Signal {
+	var failed *whatsapp.ConnectError
+	if errors.As(d.err, &failed) {
+		return failed.Signal
+	}
+	return policy.Signal{Kind: policy.SignalDialFailed, Err: d.err}
+}
+
+// pairing shows QR texts until one is scanned, the time is over, or it fails.
+func (a *actor) pairing(ctx context.Context) phase {
+	a.enter("pairing")
+	started := time.Now()
+	defer a.hideQR()
+	var shown qrRun
+	var scanned time.Time
+	deadline := func() time.Time {
+		end := started.Add(a.set.QRTimeout)
+		switch {
+		case !scanned.IsZero():
+			return scanned.Add(pairedWithoutRestart)
+		case !shown.next.IsZero() && shown.next.Before(end):
+			return shown.next
+		}
+		return end
+	}
+	for renewals := 0; ; {
+		next := a.pump(ctx, deadline, func(item any) (phase, bool) {
+			switch e := item.(type) {
+			case whatsapp.QRCodes:
+				shown.refill(e)
+				return a.showNextQR(&shown), true
+			case whatsapp.Paired:
+				a.hideQR()
+				scanned = time.Now()
+				return a.scanned(e), true
+			}
+			return nil, false
+		})
+		switch {
+		case next != nil:
+			return next
+		case !scanned.IsZero():
+			return a.signal(ctx, policy.Signal{Kind: policy.SignalClosed,
+				Err: fmt.Errorf("no restart within %s after the scan", pairedWithoutRestart)})
+		case shown.left() && time.Since(started) < a.set.QRTimeout:
+			if next := a.showNextQR(&shown); next != nil {
+				return next
+			}
+			continue
+		case !a.set.RenewQR(started, renewals, time.Now()):
+			return a.signal(ctx, policy.Signal{Kind: policy.SignalQRExpired})
+		}
+		// The codes have run out. A fresh connection brings new ones.
+		a.log.Info("QR codes used up, connecting once more for fresh ones")
+		renewals++
+		shown = qrRun{}
+		if err := a.dial(); err != nil {
+			return a.signal(ctx, policy.Signal{Kind: policy.SignalDialFailed, Err: err})
+		}
+	}
+}
+
+// scanned stores that the device is paired. The library has stored the
+// credentials already.
+func (a *actor) scanned(p whatsapp.Paired) phase {
+	a.who.JID, a.who.LID, a.who.Platform = p.JID, p.LID, p.Platform
+	a.who.PushName = p.BusinessName
+	a.decrypts.Reset()
+	a.justPaired = true
+	a.log.Info("paired; the server restarts the connection now")
+	err := a.report(func(s *state.Status) {
+		s.Paired, s.Cause, s.Code, s.Attempt = true, state.CauseNone, 0, 0
+		s.LastCause, s.CauseInRow, s.State = state.CauseNone, 0, state.Restarting
+		s.CooldownUntil = time.Time{}
+	}, journal.Draft{Type: state.EventPaired, Data: map[string]any{
+		"jid": p.JID, "lid": p.LID, "platform": p.Platform, "businessName": p.BusinessName}})
+	if err != nil {
+		return a.strand(err)
+	}
+	return nil
+}
+
+// waiting waits for the next attempt.
+func (a *actor) waiting(until time.Time) phase {
+	return func(ctx context.Context) phase {
+		a.enter("waiting")
+		if next := a.pump(ctx, at(until), nil); next != nil {
+			return next
+		}
+		return a.connecting
+	}
+}
+
+// parked rests until the deadline (zero: none) or a command.
+func (a *actor) parked(until time.Time) phase {
+	return func(ctx context.Context) phase {
+		a.enter("parked")
+		a.dropLine()
+		a.dropDevice()
+		for {
+			a.sweep(ctx)
+			look := time.Now().Add(sweepEvery)
+			if !until.IsZero() && until.Before(look) {
+				look = until
+			}
+			if next := a.pump(ctx, at(look), nil); next != nil {
+				return next
+			}
+			if !until.IsZero() && !time.Now().Before(until) {
+				break
+			}
+		}
+		a.log.Info("the rest is over, trying again", "cause", a.st.Cause)
+		return a.pardon(a.connecting)
+	}
+}
+
+// sweepEvery is how often retired credentials are looked through for those
+// whose quarantine is over.
+const sweepEvery = 6 * time.Hour
+
+// sweep destroys credentials whose quarantine is over.
+func (a *actor) sweep(ctx context.Context) {
+	if time.Since(a.swept) < sweepEvery {
+		return
+	}
+	a.swept = time.Now()
+	if err := device.Sweep(ctx, a.deviceConfig()); err != nil && ctx.Err() == nil {
+		a.log.Warn("looking through retired credentials failed", "error", err)
+	}
+}
+
+// pardon lets a session that was parked as poisoned have one more try.
+func (a *actor) pardon(next phase) phase {
+	a.st.DeathsHolding = int(policy.Deaths(a.st.DeathsHolding).Pardon())
+	return next
+}

@@ -1,0 +1,213 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/holdfast-wa/holdfast/state"
+	"github.com/holdfast-wa/holdfast/worker/lease"
+	"github.com/holdfast-wa/holdfast/worker/policy"
+	"github.com/holdfast-wa/holdfast/worker/whatsapp"
+)
+
+// at is a deadline that does not move.
+func at(t time.Time) func() time.Time { return func() time.Time { return t } }
+
+// pump takes what comes until something changes the phase (then it returns the
+// next one) or the deadline is reached (then it returns nil). The deadline is
+// asked for anew after each item; a zero one never comes. own sees each item
+// first and says whether it has dealt with it.
+func (a *actor) pump(ctx context.Context, until func() time.Time, own func(any) (next phase, handled bool)) phase {
+	var timer *time.Timer
+	var due <-chan time.Time
+	var set time.Time
+	defer func() {
+		if timer != nil {
+			timer.Stop()
+		}
+	}()
+	for {
+		if ctx.Err() != nil {
+			return a.leave
+		}
+		if deadline := until(); !deadline.Equal(set) {
+			if timer != nil {
+				timer.Stop()
+			}
+			set, timer, due = deadline, nil, nil
+			if !deadline.IsZero() {
+				timer = time.NewTimer(time.Until(deadline))
+				due = timer.C
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return a.leave
+		case <-due:
+			return nil
+		case <-a.box.ready():
+			if next := a.take(ctx, own); next != nil {
+				return next
+			}
+		}
+	}
+}
+
+// take deals with one item of the mailbox.
+func (a *actor) take(ctx context.Context, own func(any) (phase, bool)) phase {
+	item, ok := a.box.take()
+	if !ok {
+		return nil
+	}
+	if e, isLine := item.(whatsapp.Event); isLine && (a.line == nil || e.Connection() != a.n) {
+		return nil // of an older connection
+	}
+	if own != nil {
+		if next, handled := own(item); next != nil || handled {
+			return next
+		}
+	}
+	return a.handle(ctx, item)
+}
+
+// handle deals with what any phase may meet.
+func (a *actor) handle(ctx context.Context, item any) phase {
+	switch it := item.(type) {
+	case broken:
+		return a.strand(it.err)
+	case Order:
+		return a.command(ctx, it)
+	case coded:
+		return a.coded(it)
+	case refreshed:
+		a.refreshed(it)
+		return nil
+	case outboxDue:
+		a.startOutbox(ctx)
+		return nil
+	case wake:
+		return a.reconcile(ctx)
+	case sendEnded:
+		return a.sendEnded(ctx, it)
+	case dialEnded:
+		if a.line == nil || it.n != a.n {
+			return nil
+		}
+		return a.signal(ctx, it.signal())
+	case whatsapp.Event:
+		return a.lineEvent(ctx, it)
+	}
+	return nil
+}
+
+// signal judges what was seen and carries the decision out.
+func (a *actor) signal(ctx context.Context, sig policy.Signal) phase {
+	return a.decide(ctx, policy.Observe(sig, a.st.Paired))
+}
+
+// leave ends the actor because the lease's context ended.
+func (a *actor) leave(ctx context.Context) phase {
+	a.enter("leaving")
+	lost := errors.Is(context.Cause(ctx), lease.ErrLost)
+	a.cutCurrent()
+	if lost {
+		// Another owner may hold the session now: say nothing to the store.
+		a.log.Warn("lease lost, session closed", "cause", state.CauseLeaseLost, "why", context.Cause(ctx))
+		return nil
+	}
+	a.endOnline(time.Now())
+	a.waitOutbox()
+	a.dropLine()
+	a.letGo()
+	if err := a.report(nil); err != nil {
+		a.log.Error("could not store the last status", "error", err)
+	}
+	return nil
+}
+
+// letGo notes that no connection is held any more, so that the death of this
+// process is not blamed on the session.
+func (a *actor) letGo() {
+	if a.st.Holding {
+		a.st.Holding = false
+		a.st.DeathsHolding = int(policy.Deaths(a.st.DeathsHolding).End())
+	}
+}
+
+// strand is the phase of a session whose store does not answer or refuses.
+func (a *actor) strand(err error) phase {
+	a.cutCurrent()
+	if errors.Is(err, state.ErrFenced) {
+		a.cfg.Lease.Lose(err)
+		return a.leave
+	}
+	return func(ctx context.Context) phase { return a.runStranded(ctx, err) }
+}
+
+// runStranded waits until the store answers, and goes on under a higher epoch:
+// whatever commit was under way can then no longer happen.
+func (a *actor) runStranded(ctx context.Context, cause error) phase {
+	a.enter("stranded")
+	now := time.Now()
+	a.endOnline(now)
+	a.dropLine()
+	a.dropDevice()
+	d := policy.Decide(a.snapshot(), policy.Observe(policy.Signal{Kind: policy.SignalStoreFailed, Err: cause}, a.st.Paired), now)
+	a.logDecision(d, policy.Event{Cause: d.Cause, Err: cause})
+	a.setLive(func(l *Live) { l.State, l.Cause = d.State, d.Cause })
+	wait := d.Delay
+	for {
+		if next := a.pump(ctx, at(time.Now().Add(wait)), deferItem(a)); next != nil {
+			return next
+		}
+		err := a.resume(ctx)
+		if err == nil {
+			break
+		}
+		if ctx.Err() != nil {
+			return a.leave
+		}
+		a.log.Warn("the store does not answer yet", "error", err, "retryIn", wait)
+		wait = min(wait*2, time.Minute)
+	}
+	a.box.post(wake{}) // commands that came meanwhile are in the store
+	a.st.Holding = false
+	return a.begin
+}
+
+// deferItem keeps a stranded session from acting on what needs the store.
+func deferItem(a *actor) func(any) (phase, bool) {
+	return func(item any) (phase, bool) {
+		switch it := item.(type) {
+		case broken:
+			return nil, true
+		case Order:
+			// It stays open in the store and is read again afterwards.
+			delete(a.open, it.ID)
+			return nil, true
+		case wake, sendEnded, outboxDue, coded:
+			return nil, true
+		}
+		return nil, false
+	}
+}
+
+// resume raises the epoch and reads everything again.
+func (a *actor) resume(ctx context.Context) error {
+	if err := a.cfg.Store.Ping(ctx); err != nil {
+		return err
+	}
+	if a.jrn != nil {
+		a.jrn.Close()
+		a.jrn = nil
+	}
+	if err := a.cfg.Lease.Renew(ctx); err != nil {
+		return err
+	}
+	return a.load(ctx)
+}
+
+// liveMutex guards what other goroutines read of a session.
+type liveMutex = sync.Mutex

@@ -1,0 +1,110 @@
+package worker
+
+import (
+	"context"
+	"time"
+
+	"github.com/holdfast-wa/holdfast/state"
+	"github.com/holdfast-wa/holdfast/state/journal"
+	"github.com/holdfast-wa/holdfast/worker/deliver"
+)
+
+// webhook is the receiver of a session's events: its own, or the worker's.
+func (w *Worker) webhook(own state.SessionSettings) Webhook {
+	if own.WebhookURL != "" {
+		return Webhook{own.WebhookURL, own.WebhookSecret}
+	}
+	return w.cfg.Webhook
+}
+
+func (w *Worker) sinkNames(own state.SessionSettings) []string {
+	var names []string
+	if w.cfg.NDJSON != nil {
+		names = append(names, deliver.SinkNDJSON)
+	}
+	if w.webhook(own).URL != "" {
+		names = append(names, deliver.SinkWebhook)
+	}
+	return names
+}
+
+func (w *Worker) sinks(name string, own state.SessionSettings) []deliver.Sink {
+	var sinks []deliver.Sink
+	if w.cfg.NDJSON != nil {
+		sinks = append(sinks, w.cfg.NDJSON)
+	}
+	if hook := w.webhook(own); hook.URL != "" {
+		sink, err := w.cfg.Poster.Webhook(hook.URL, hook.Secret)
+		if err != nil {
+			w.log.Error("the webhook cannot be used; events stay in the queue", "session", name, "error", err)
+			return sinks
+		}
+		sinks = append(sinks, sink)
+	}
+	return sinks
+}
+
+// attach begins delivering from a journal; nil ends it.
+func (w *Worker) attach(r *running, name string, j *journal.Journal, own state.SessionSettings) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.queue != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		defer cancel()
+		if err := r.queue.Close(ctx); err != nil {
+			w.log.Warn("deliveries were still running", "session", name, "error", err)
+		}
+		r.queue = nil
+	}
+	if j == nil {
+		return
+	}
+	queue, err := w.out.Attach(deliver.Session{
+		Name: name, Sinks: w.sinks(name, own), Last: j.Seq(), Delivered: j.Delivered,
+		Commit: func(ctx context.Context, writes ...state.Write) error {
+			return j.Commit(ctx, journal.Batch{Writes: writes})
+		},
+		Filling: func(depth int, age time.Duration) {
+			w.log.Warn("the queue of events is filling", "session", name, "events", depth, "oldest", age.Round(time.Second))
+			_ = j.Commit(context.Background(), journal.Batch{Events: []journal.Draft{{ // a failure breaks the journal, which says so itself
+				Type: state.EventQueueFilling, Data: map[string]any{"events": depth, "oldestSeconds": int(age.Seconds())}}}})
+		},
+	})
+	if err != nil {
+		w.log.Error("events are not delivered", "session", name, "error", err)
+		return
+	}
+	r.queue = queue
+}
+
+// committed hands durable events to the deliveries. It is called within the
+// commit, so it must not wait for attach, which itself waits for deliveries
+// that commit.
+func (w *Worker) committed(r *running, name string, events []state.Event) {
+	if r.mu.TryLock() {
+		if r.queue != nil {
+			r.queue.Committed(events)
+		}
+		r.mu.Unlock()
+	}
+	w.cfg.Metrics.committed(events)
+	if w.cfg.Changed != nil {
+		w.cfg.Changed(name)
+	}
+}
+
+func (r *running) redrive(ctx context.Context, id string) (int, error) {
+	r.mu.Lock()
+	queue := r.queue
+	r.mu.Unlock()
+	if queue == nil {
+		return 0, deliver.ErrNoSink
+	}
+	if id == "" {
+		return queue.RedriveAll(ctx)
+	}
+	if err := queue.Redrive(ctx, id); err != nil {
+		return 0, err
+	}
+	return 1, nil
+}

@@ -1,0 +1,492 @@
+// Package worker is the supervisor of one process: it claims sessions within
+// its capacity, runs one actor for each, brings them their commands, and drains.
+//
+//	Run ─┬─ claim what nobody owns ──► lease ──► session.Run (one goroutine each)
+//	     ├─ poll commands, take nudges ────────► session.Command
+//	     ├─ deliver: one dispatcher for all sessions' events
+//	     └─ reachability, once a process and proxy
+//
+// When its context ends, every session closes its line, commits and is
+// released; Run returns when all have, or when the drain time is over.
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/holdfast-wa/holdfast/state"
+	"github.com/holdfast-wa/holdfast/state/journal"
+	"github.com/holdfast-wa/holdfast/state/seal"
+	"github.com/holdfast-wa/holdfast/worker/crash"
+	"github.com/holdfast-wa/holdfast/worker/deliver"
+	"github.com/holdfast-wa/holdfast/worker/lease"
+	"github.com/holdfast-wa/holdfast/worker/policy"
+	"github.com/holdfast-wa/holdfast/worker/session"
+	"github.com/holdfast-wa/holdfast/worker/whatsapp"
+)
+
+const (
+	// pollEvery is how often the store is asked for commands and for sessions
+	// that nobody owns. A nudge makes it immediate.
+	pollEvery = time.Second
+	// sweepEvery is how often commands that were put under another owner are
+	// looked for.
+	sweepEvery = 30 * time.Second
+	// claimsAtOnce bounds the claims under way.
+	claimsAtOnce = 16
+	// claimPage is how many sessions are read at a time.
+	claimPage = 500
+	// restartActor is the pause before an actor that failed is run again.
+	restartActor = 15 * time.Second
+	// DefaultDrain is how long Run waits for sessions to end.
+	DefaultDrain = 8 * time.Second
+)
+
+// Config is what a worker is made of. Store to Incarnation are required.
+type Config struct {
+	Store       state.Store
+	Vault       state.Vault
+	Master      seal.Master
+	Keyset      *seal.Keyset // the fleet's
+	Service     *whatsapp.Service
+	Settings    policy.Settings
+	Incarnation string
+
+	Capacity   int     // sessions at most; 0: no bound
+	LoginRate  float64 // logins a second; default 20
+	LoginBurst int     // default 100
+	CacheBytes int     // of one session; 0: the device store's default
+	Drain      time.Duration
+
+	NDJSON  *deliver.NDJSON // events to standard output; nil: none
+	Poster  *deliver.Poster
+	Webhook Webhook // of sessions that name none
+
+	// Before is what the process before this one left behind.
+	Before crash.Previous
+	// PairAtStart begins pairings that ended without a scan anew.
+	PairAtStart bool
+	ShowQR      func(session, code string, until time.Time)
+	// Changed is called when something about a session was committed; it must
+	// not block.
+	Changed func(session string)
+	Metrics *Metrics
+	Log     *slog.Logger
+}
+
+// Webhook is a receiver of events.
+type Webhook struct{ URL, Secret string }
+
+// Worker runs sessions.
+type Worker struct {
+	cfg    Config
+	log    *slog.Logger
+	keeper *lease.Keeper
+	fleet  *fleet
+	out    *deliver.Dispatcher
+	nudge  chan struct{}
+
+	mu       sync.Mutex
+	sessions map[string]*running
+	nudged   map[string]struct{}
+	stopping bool
+	actors   sync.WaitGroup
+	released int
+}
+
+// running is a session in this process.
+type running struct {
+	actor *session.Session
+	lease *lease.Lease
+
+	mu    sync.Mutex
+	queue *deliver.Queue
+}
+
+// New makes a worker; Run runs it.
+func New(cfg Config) (*Worker, error) {
+	if cfg.Store == nil || cfg.Vault == nil || cfg.Master == nil || cfg.Keyset == nil || cfg.Service == nil || cfg.Incarnation == "" {
+		return nil, errors.New("worker: store, vault, master key, keyset, service and incarnation are required")
+	}
+	if cfg.LoginRate <= 0 {
+		cfg.LoginRate = 20
+	}
+	if cfg.LoginBurst <= 0 {
+		cfg.LoginBurst = 100
+	}
+	if cfg.Drain <= 0 {
+		cfg.Drain = DefaultDrain
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Metrics == nil {
+		cfg.Metrics = NewMetrics()
+	}
+	if cfg.Poster == nil {
+		cfg.Poster = deliver.NewPoster(deliver.PosterConfig{})
+	}
+	w := &Worker{
+		cfg: cfg, log: cfg.Log, keeper: lease.NewKeeper(cfg.Store, cfg.Incarnation),
+		fleet:    newFleet(cfg.Store, cfg.Service, cfg.LoginRate, cfg.LoginBurst, cfg.Settings.ReachabilityInterval, cfg.Log),
+		nudge:    make(chan struct{}, 1),
+		sessions: make(map[string]*running), nudged: make(map[string]struct{}),
+	}
+	w.out = deliver.New(deliver.Config{Records: cfg.Store, Fleet: cfg.Keyset, Log: cfg.Log, Observe: cfg.Metrics.delivered})
+	return w, nil
+}
+
+// Nudge makes the worker look for commands of a session now.
+func (w *Worker) Nudge(name string) {
+	w.mu.Lock()
+	w.nudged[name] = struct{}{}
+	w.mu.Unlock()
+	select {
+	case w.nudge <- struct{}{}:
+	default:
+	}
+}
+
+// Run works until ctx ends, then drains. It returns nil if every session was
+// released in time.
+func (w *Worker) Run(ctx context.Context) error {
+	if err := w.fleet.loadVersion(ctx); err != nil {
+		w.log.Warn("going on with the built-in WhatsApp version", "error", err)
+	}
+	// What serves the sessions outlives them.
+	serve, stopServing := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopServing()
+	var services sync.WaitGroup
+	services.Go(func() { _ = w.out.Run(serve) })
+	services.Go(func() { w.fleet.watchReach(serve) })
+
+	sessions, stopSessions := context.WithCancelCause(context.WithoutCancel(ctx))
+	w.work(ctx, sessions)
+	err := w.drain(stopSessions)
+	stopServing()
+	services.Wait()
+	return err
+}
+
+// work claims and dispatches until ctx ends.
+func (w *Worker) work(ctx, sessions context.Context) {
+	poll := time.NewTicker(pollEvery)
+	defer poll.Stop()
+	w.claimAll(ctx, sessions)
+	swept := time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-w.nudge:
+			for _, name := range w.takeNudged() {
+				if r := w.lookup(name); r != nil {
+					r.actor.Wake()
+				} else {
+					w.claimOne(ctx, sessions, name)
+				}
+			}
+		case <-poll.C:
+			w.claimUnowned(ctx, sessions)
+			w.dispatch(ctx, state.CommandIndex(w.cfg.Incarnation))
+			if time.Since(swept) >= sweepEvery {
+				swept = time.Now()
+				w.dispatch(ctx, state.CommandIndex(""))
+			}
+		}
+	}
+}
+
+func (w *Worker) takeNudged() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	names := make([]string, 0, len(w.nudged))
+	for name := range w.nudged {
+		names = append(names, name)
+	}
+	clear(w.nudged)
+	return names
+}
+
+func (w *Worker) lookup(name string) *running {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.sessions[name]
+}
+
+// claimAll takes over what the incarnation before this one, which is dead, left.
+func (w *Worker) claimAll(ctx, sessions context.Context) {
+	after := ""
+	for {
+		free, next, err := w.keeper.Claimable(ctx, after, claimPage)
+		if err != nil {
+			if ctx.Err() == nil {
+				w.log.Error("sessions could not be listed; trying again", "error", err)
+			}
+			return
+		}
+		w.claim(ctx, sessions, free)
+		if next == "" {
+			return
+		}
+		after = next
+	}
+}
+
+// claimUnowned takes sessions that nobody owns: new ones, mostly.
+func (w *Worker) claimUnowned(ctx, sessions context.Context) {
+	free, err := w.cfg.Store.OwnedBy(ctx, "", "", claimPage)
+	if err != nil {
+		if ctx.Err() == nil {
+			w.log.Error("unowned sessions could not be listed; trying again", "error", err)
+			w.cfg.Metrics.storeError("owned_by")
+		}
+		return
+	}
+	w.claim(ctx, sessions, free)
+}
+
+func (w *Worker) claimOne(ctx, sessions context.Context, name string) {
+	o, err := w.cfg.Store.Owner(ctx, name)
+	if err != nil || o.Incarnation == w.cfg.Incarnation {
+		return // gone, or ours and on its way; the poll sees to the rest
+	}
+	w.claim(ctx, sessions, []state.Owner{o})
+}
+
+func (w *Worker) claim(ctx, sessions context.Context, free []state.Owner) {
+	var claims errgroup.Group
+	claims.SetLimit(claimsAtOnce)
+	for _, o := range free {
+		w.mu.Lock()
+		full := w.cfg.Capacity > 0 && len(w.sessions) >= w.cfg.Capacity
+		_, have := w.sessions[o.Session]
+		w.mu.Unlock()
+		if full {
+			w.log.Warn("at capacity, sessions stay unowned", "capacity", w.cfg.Capacity)
+			break
+		}
+		if have || ctx.Err() != nil {
+			continue
+		}
+		claims.Go(func() error {
+			l, err := w.keeper.Claim(ctx, sessions, o)
+			switch {
+			case errors.Is(err, state.ErrFenced), errors.Is(err, state.ErrNotFound):
+				return nil // somebody was faster, or it is gone
+			case err != nil:
+				if ctx.Err() == nil {
+					w.log.Error("claim failed; trying again", "session", o.Session, "error", err)
+					w.cfg.Metrics.storeError("claim")
+				}
+				return nil
+			}
+			w.start(l, o)
+			return nil
+		})
+	}
+	_ = claims.Wait()
+	w.mu.Lock()
+	n := len(w.sessions)
+	w.mu.Unlock()
+	w.fleet.breaker.Sessions(n)
+}
+
+// start runs the actor of a claimed session.
+func (w *Worker) start(l *lease.Lease, from state.Owner) {
+	name := from.Session
+	w.mu.Lock()
+	if w.stopping || w.sessions[name] != nil {
+		w.mu.Unlock()
+		return
+	}
+	r := &running{lease: l}
+	known := from.Incarnation != "" && from.Incarnation == w.cfg.Before.Incarnation
+	r.actor = session.New(w.sessionConfig(r, name, known))
+	w.sessions[name] = r
+	w.actors.Add(1)
+	w.mu.Unlock()
+	go crash.Label(context.Background(), name, func(context.Context) {
+		defer w.actors.Done()
+		w.live(r, name)
+	})
+}
+
+// live runs a session until its lease ends, and releases it.
+func (w *Worker) live(r *running, name string) {
+	defer func() {
+		w.mu.Lock()
+		if w.sessions[name] == r {
+			delete(w.sessions, name)
+		}
+		w.mu.Unlock()
+		w.fleet.forget(name)
+		w.cfg.Metrics.forget(name)
+	}()
+	for {
+		err := w.runActor(r)
+		held := r.lease.Context()
+		if err == nil || held.Err() != nil {
+			break
+		}
+		w.log.Error("session could not run; trying again", "session", name, "error", err, "retryIn", restartActor)
+		select {
+		case <-held.Done():
+		case <-time.After(restartActor):
+			if err := r.lease.Renew(held); err != nil {
+				w.log.Error("session could not be renewed", "session", name, "error", err)
+			}
+			r.actor = session.New(w.sessionConfig(r, name, false))
+		}
+	}
+	if r.actor.Removed() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), w.cfg.Drain)
+	defer cancel()
+	if err := r.lease.Release(ctx); err != nil {
+		w.log.Error("session was not released", "session", name, "error", err)
+		return
+	}
+	w.mu.Lock()
+	w.released++
+	w.mu.Unlock()
+}
+
+// runActor keeps the panic of one actor from ending the others.
+func (w *Worker) runActor(r *running) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("panic: %v\n%s", v, debug.Stack())
+		}
+	}()
+	return r.actor.Run()
+}
+
+func (w *Worker) sessionConfig(r *running, name string, known bool) session.Config {
+	return session.Config{
+		Name: name, Lease: r.lease, Store: w.cfg.Store, Vault: w.cfg.Vault, Master: w.cfg.Master, Keyset: w.cfg.Keyset,
+		Settings: w.cfg.Settings, Effective: w.Effective, Fleet: w.fleet, Dial: w.dial,
+		Sinks: w.sinkNames, KeepContent: func(own state.SessionSettings) bool { return w.webhook(own).URL == "" },
+		Journal:   func(_ string, j *journal.Journal, own state.SessionSettings) { w.attach(r, name, j, own) },
+		Committed: func(_ string, events []state.Event) { w.committed(r, name, events) },
+		Redrive:   func(ctx context.Context, _, id string) (int, error) { return r.redrive(ctx, id) },
+		ShowQR:    w.cfg.ShowQR, PairAtStart: w.cfg.PairAtStart, CacheBytes: w.cfg.CacheBytes,
+		Blamed:   known && w.cfg.Before.Panicked && w.cfg.Before.Session == name,
+		Innocent: known && (!w.cfg.Before.Panicked || w.cfg.Before.Session != "" && w.cfg.Before.Session != name),
+		Observe:  w.cfg.Metrics.observer(), Log: w.log,
+	}
+}
+
+// Effective lays a session's own settings over the worker's, checked.
+func (w *Worker) Effective(own state.SessionSettings) (policy.Settings, error) {
+	return EffectiveSettings(w.cfg.Settings, own)
+}
+
+// EffectiveSettings lays a session's own settings over the given ones, checked.
+// A profile of its own replaces them all.
+func EffectiveSettings(base policy.Settings, own state.SessionSettings) (policy.Settings, error) {
+	set := base
+	if own.Profile != "" && own.Profile != base.Profile {
+		var err error
+		if set, err = policy.For(own.Profile); err != nil {
+			return policy.Settings{}, err
+		}
+	}
+	return set.With(own.Override)
+}
+
+// CheckSettings tells whether a session may have these settings.
+func CheckSettings(base policy.Settings, own state.SessionSettings) error {
+	var faults []error
+	if _, err := EffectiveSettings(base, own); err != nil {
+		faults = append(faults, err)
+	}
+	if own.Proxy != "" {
+		if err := whatsapp.CheckProxy(own.Proxy); err != nil {
+			faults = append(faults, err)
+		}
+	}
+	if own.WebhookURL != "" || own.WebhookSecret != "" {
+		if err := deliver.CheckWebhook(own.WebhookURL, own.WebhookSecret); err != nil {
+			faults = append(faults, err)
+		}
+	}
+	return errors.Join(faults...)
+}
+
+func (w *Worker) dial(c session.Call) (session.Line, error) {
+	return w.cfg.Service.NewLine(whatsapp.Config{
+		Session: c.Session, N: c.N, Device: c.Device, Settings: c.Settings, Proxy: c.Own.Proxy,
+		Post: c.Post, Full: c.Journal.Full, Log: c.Log,
+	})
+}
+
+// dispatch brings the commands of an index to their sessions.
+func (w *Worker) dispatch(ctx context.Context, index string) {
+	var after *state.Indexed
+	for {
+		page, err := w.cfg.Store.Indexed(ctx, index, after, claimPage)
+		if err != nil {
+			if ctx.Err() == nil {
+				w.log.Error("commands could not be read; trying again", "error", err)
+				w.cfg.Metrics.storeError("indexed")
+			}
+			return
+		}
+		for i := range page {
+			after = &page[i]
+			name, ok := page[i].Partition.Session()
+			if !ok {
+				continue
+			}
+			r := w.lookup(name)
+			if r == nil {
+				continue
+			}
+			var c state.Command
+			if err := state.Decode(page[i].Value, &c); err != nil {
+				w.log.Warn("a command cannot be read", "session", name, "error", err)
+				continue
+			}
+			r.actor.Command(session.Order{Command: c, Rev: page[i].Rev})
+		}
+		if len(page) < claimPage {
+			return
+		}
+	}
+}
+
+// drain ends the sessions and waits for them.
+func (w *Worker) drain(stop context.CancelCauseFunc) error {
+	w.mu.Lock()
+	w.stopping = true
+	n := len(w.sessions)
+	w.mu.Unlock()
+	if n > 0 {
+		w.log.Info("stopping: closing connections and releasing sessions", "sessions", n)
+	}
+	stop(errStopping)
+	ended := make(chan struct{})
+	go func() {
+		w.actors.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-time.After(w.cfg.Drain):
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return fmt.Errorf("%d of %d sessions were not released within %s; what they had acknowledged is stored", len(w.sessions), n, w.cfg.Drain)
+	}
+	return nil
+}
+
+var errStopping = errors.New("the worker is stopping")
