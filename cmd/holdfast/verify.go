@@ -1,0 +1,150 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+
+	"github.com/spf13/cobra"
+
+	"github.com/holdfast-wa/holdfast/state"
+	"github.com/holdfast-wa/holdfast/state/device"
+	"github.com/holdfast-wa/holdfast/state/journal"
+	"github.com/holdfast-wa/holdfast/state/seal"
+)
+
+// verifyPage is how many sessions are listed at a time.
+const verifyPage = 500
+
+// Verified is what verify found out about one session.
+type Verified struct {
+	Session  string          `json:"session"`
+	OK       bool            `json:"ok"`
+	Findings []VerifyFinding `json:"findings"`
+}
+
+// VerifyFinding is a record or an object that is not as it should be.
+type VerifyFinding struct {
+	Where   string `json:"where"`
+	Problem string `json:"problem"`
+}
+
+func (a *app) verifyCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "verify [SESSION]",
+		Short: "Read and open everything that is kept of a session, or of all; holdfast must be stopped",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 1 {
+				return fmt.Errorf("%s: takes one session or none and has %d arguments; run it once for each", path(cmd), len(args))
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cfg, err := a.config(cmd, nil)
+			if err != nil {
+				return err
+			}
+			found, err := verify(cmd.Context(), cfg, args)
+			if err != nil {
+				return err
+			}
+			return a.printVerified(found)
+		},
+	}
+	settingFlags(cmd, []string{"data-dir", "state", "vault", "master-key"})
+	a.jsonFlag(cmd)
+	return cmd
+}
+
+// verify looks through the named sessions, or all, on the store itself. It
+// takes the lock of the data folder: opening the vault tidies up behind writers
+// that were killed, which must not meet one that lives.
+func verify(ctx context.Context, cfg Config, names []string) ([]Verified, error) {
+	if info := sealedAlready(cfg); cfg.State.Scheme == "sqlite" && info == "" {
+		return nil, fmt.Errorf("verify: %s is not there or is empty; check --data-dir and --state", cfg.State.Path)
+	}
+	o, err := openState(ctx, cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return nil, err
+	}
+	defer o.close()
+	if len(names) == 0 {
+		if names, err = sessionNames(ctx, o.store); err != nil {
+			return nil, err
+		}
+	}
+	all := []Verified{}
+	for _, name := range names {
+		findings, err := verifyOne(ctx, device.Config{Store: o.store, Vault: o.vault, Master: o.master, Session: name}, o.keyset)
+		if err != nil {
+			return nil, fmt.Errorf("verify %s: %w", name, err)
+		}
+		v := Verified{Session: name, OK: len(findings) == 0, Findings: []VerifyFinding{}}
+		for _, f := range findings {
+			v.Findings = append(v.Findings, VerifyFinding{f.Where, oneLine(f.Problem)})
+		}
+		all = append(all, v)
+	}
+	return all, nil
+}
+
+// verifyOne looks through one session. The journal is there for the events; it
+// writes nothing unless it is told to.
+func verifyOne(ctx context.Context, c device.Config, fleet *seal.Keyset) ([]device.Finding, error) {
+	owner, err := c.Store.Owner(ctx, c.Session)
+	if err != nil {
+		return nil, err
+	}
+	c.Journal, err = journal.Open(ctx, journal.Config{Store: c.Store, Fence: owner.Fence(), Fleet: fleet})
+	if err != nil {
+		return nil, err
+	}
+	defer c.Journal.Close()
+	return device.Verify(ctx, c)
+}
+
+func sessionNames(ctx context.Context, store state.Owners) ([]string, error) {
+	var names []string
+	for after := ""; ; {
+		page, err := store.Sessions(ctx, after, verifyPage)
+		if err != nil {
+			return nil, fmt.Errorf("listing sessions: %w", err)
+		}
+		for _, o := range page {
+			names = append(names, o.Session)
+			after = o.Session
+		}
+		if len(page) < verifyPage {
+			return names, nil
+		}
+	}
+}
+
+// printVerified shows what was found; anything at all is exit code 1.
+func (a *app) printVerified(all []Verified) error {
+	damaged := 0
+	for _, v := range all {
+		if !v.OK {
+			damaged++
+		}
+	}
+	switch {
+	case a.asJSON:
+		if err := printJSON(a.io.Out, all); err != nil {
+			return err
+		}
+	default:
+		for _, v := range all {
+			if v.OK {
+				fmt.Fprintf(a.io.Out, "ok    %s\n", v.Session)
+			}
+			for _, f := range v.Findings {
+				fmt.Fprintf(a.io.Out, "fail  %s  %s: %s\n", v.Session, f.Where, f.Problem)
+			}
+		}
+	}
+	if damaged > 0 {
+		return silentError{exitFailed}
+	}
+	return nil
+}

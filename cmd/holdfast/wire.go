@@ -1,0 +1,336 @@
+package main
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/holdfast-wa/holdfast/infra/adminapi"
+	"github.com/holdfast-wa/holdfast/state"
+	"github.com/holdfast-wa/holdfast/state/seal"
+	"github.com/holdfast-wa/holdfast/state/sqlite"
+	"github.com/holdfast-wa/holdfast/state/vault"
+	"github.com/holdfast-wa/holdfast/worker"
+	"github.com/holdfast-wa/holdfast/worker/crash"
+	"github.com/holdfast-wa/holdfast/worker/deliver"
+	"github.com/holdfast-wa/holdfast/worker/lease"
+	"github.com/holdfast-wa/holdfast/worker/whatsapp"
+)
+
+// Mode is what a process runs.
+type Mode string
+
+// The modes.
+const (
+	ModeDev    Mode = "dev"
+	ModeWorker Mode = "worker"
+)
+
+// defaultSession is made by dev at its first start.
+const defaultSession = "default"
+
+const (
+	// drainWithin is how long sessions may take to end; with what follows it a
+	// process ends within 10 s of SIGTERM.
+	drainWithin = 7 * time.Second
+	// httpWithin is how long requests may take to end after that.
+	httpWithin = time.Second
+)
+
+// opened is what a worker process has opened; close undoes it in reverse.
+type opened struct {
+	dir    *dataDir
+	store  *sqlite.Store
+	vault  *vault.Dir
+	master seal.Master
+	keyset *seal.Keyset
+	svc    *whatsapp.Service
+	closed []func()
+}
+
+func (o *opened) later(f func()) { o.closed = append(o.closed, f) }
+
+func (o *opened) close() {
+	for i := len(o.closed) - 1; i >= 0; i-- {
+		o.closed[i]()
+	}
+}
+
+// openState opens the data folder, the store, the vault and the keys. Each
+// error names what it is about.
+func openState(ctx context.Context, cfg Config, log *slog.Logger) (o *opened, err error) {
+	o = &opened{}
+	defer func() {
+		if err != nil {
+			o.close()
+			o = nil
+		}
+	}()
+	if cfg.State.Scheme != "sqlite" {
+		return o, notInThisBuild("state", cfg.State, "sqlite:PATH")
+	}
+	if cfg.Vault.Scheme != "dir" {
+		return o, notInThisBuild("vault", cfg.Vault, "dir:PATH")
+	}
+	if o.dir, err = openDataDir(cfg); err != nil {
+		return o, err
+	}
+	o.later(func() { _ = o.dir.close() })
+	made := false
+	if o.master, made, err = masterKey(cfg); err != nil {
+		return o, err
+	}
+	if made {
+		log.Info("master key made: keep a copy of it apart from the data, nothing can be read without it", "file", cfg.MasterKey.Path)
+	}
+	if o.store, err = sqlite.Open(cfg.State.Path, sqlite.Options{}); err != nil {
+		return o, err
+	}
+	o.later(func() { _ = o.store.Close() })
+	if o.vault, err = vault.OpenDir(cfg.Vault.Path); err != nil {
+		return o, err
+	}
+	if o.keyset, err = worker.OpenKeyset(ctx, o.store, o.master); err != nil {
+		return o, err
+	}
+	return o, nil
+}
+
+func openService(cfg Config, log *slog.Logger) (*whatsapp.Service, error) {
+	root := ""
+	if cfg.WhatsAppRootKey != [32]byte{} {
+		root = hex.EncodeToString(cfg.WhatsAppRootKey[:])
+	}
+	return whatsapp.NewService(whatsapp.ServiceConfig{
+		Endpoint: cfg.WhatsAppURL, RootKey: root, DeviceName: cfg.DeviceName, Platform: cfg.DevicePlatform,
+		HistorySync: cfg.HistorySync, Proxy: cfg.Proxy, Log: log,
+	})
+}
+
+// runWorker runs a worker, in dev with the admin API beside it, until ctx ends.
+func runWorker(ctx context.Context, cfg Config, mode Mode, io IO) error {
+	level := new(slog.LevelVar)
+	level.Set(cfg.LogLevel)
+	log := newLog(io.Err, cfg.LogFormat, level)
+
+	// Before anything is claimed: a port in use must not cost a session its line.
+	listener, err := net.Listen("tcp", cfg.Listen)
+	if err != nil {
+		return fmt.Errorf("listen %s: %w; stop what uses it, or set --listen to another address", cfg.Listen, cause(err))
+	}
+	defer listener.Close()
+	limitMemory(log)
+
+	o, err := openState(ctx, cfg, log)
+	if err != nil {
+		return err
+	}
+	defer o.close()
+	if o.svc, err = openService(cfg, log); err != nil {
+		return err
+	}
+	o.later(o.svc.Close)
+
+	incarnation := lease.NewIncarnation()
+	before, err := crash.Start(cfg.DataDir, incarnation)
+	if err != nil {
+		log.Warn("a crash of this process could not be attributed", "error", err)
+	}
+	if before.Panicked {
+		log.Error("the last run of this worker ended in a panic", "session", before.Session, "panic", before.Text, "report", "crash.log.old")
+	}
+	keys := cfg.APIKeys
+	if mode == ModeDev {
+		key, err := devKey(cfg, io, log)
+		if err != nil {
+			return err
+		}
+		keys = append(keys, key)
+		if err := firstSession(ctx, o.store, log); err != nil {
+			return err
+		}
+	}
+
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	bell := &adminapi.Bell{}
+	metrics := worker.NewMetrics()
+	poster := deliver.NewPoster(deliver.PosterConfig{})
+	o.later(poster.Close)
+	w, err := worker.New(worker.Config{
+		Store: worker.Measured(o.store, metrics), Vault: o.vault, Master: o.master, Keyset: o.keyset,
+		Service: o.svc, Settings: cfg.Policy, Incarnation: incarnation,
+		Capacity: cfg.Capacity, LoginRate: cfg.LoginRate, LoginBurst: cfg.LoginBurst, Drain: drainWithin,
+		NDJSON:  eventsOut(cfg, mode, io, log, stop),
+		Poster:  poster,
+		Webhook: worker.Webhook{URL: cfg.WebhookURL, Secret: cfg.WebhookSecret.Reveal()},
+		Before:  before, PairAtStart: mode == ModeDev, ShowQR: terminalQR(mode, io),
+		Changed: bell.Ring, Metrics: metrics, Log: log,
+	})
+	if err != nil {
+		return err
+	}
+	server := &http.Server{
+		Handler:           routes(cfg, mode, o, w, keys, bell, metrics, level, log),
+		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+	log.Info("worker started", "mode", mode, "worker", incarnation, "version", buildVersion().Version,
+		"listen", listener.Addr().String(), "whatsapp", o.svc.Host(), "state", cfg.State.String(), "profile", cfg.Profile)
+
+	var both errgroup.Group
+	both.Go(func() error {
+		if err := server.Serve(listener); err != nil && !errors.Is(err, http.ErrServerClosed) {
+			stop()
+			return fmt.Errorf("listen %s: %w", cfg.Listen, err)
+		}
+		return nil
+	})
+	both.Go(func() error {
+		err := w.Run(ctx)
+		shut, cancel := context.WithTimeout(context.Background(), httpWithin)
+		defer cancel()
+		if server.Shutdown(shut) != nil {
+			_ = server.Close() // requests that wait, such as live streams
+		}
+		return err
+	})
+	if err := both.Wait(); err != nil {
+		return err
+	}
+	log.Info("worker stopped: all sessions released")
+	return nil
+}
+
+// eventsOut is where events go as NDJSON: to standard output. A worker that has
+// a webhook writes none, since its output ends in a log.
+func eventsOut(cfg Config, mode Mode, io IO, log *slog.Logger, stop func()) *deliver.NDJSON {
+	if mode == ModeWorker && cfg.WebhookURL != "" || io.Out == nil {
+		return nil
+	}
+	return deliver.NewNDJSON(io.Out, func(err error) {
+		log.Error("nobody reads the events on standard output any more; stopping", "error", err)
+		stop()
+	})
+}
+
+// devKey opens the data folder's own API key.
+func devKey(cfg Config, io IO, log *slog.Logger) (adminapi.Key, error) {
+	secret, made, err := apiKey(cfg.DataDir)
+	if err != nil {
+		return adminapi.Key{}, err
+	}
+	if made {
+		fmt.Fprintf(io.Err, "API key (kept in %s/%s, shown this once): %s\n", cfg.DataDir, apiKeyFile, secret.Reveal())
+	}
+	list, err := adminapi.ParseKeys("local:admin:" + adminapi.HashKey(secret.Reveal()))
+	if err != nil {
+		return adminapi.Key{}, err
+	}
+	return list[0], nil
+}
+
+// firstSession makes the session `default` in a store that has none.
+func firstSession(ctx context.Context, store state.Store, log *slog.Logger) error {
+	have, err := store.Sessions(ctx, "", 1)
+	if err != nil {
+		return fmt.Errorf("listing sessions: %w", err)
+	}
+	if len(have) > 0 {
+		return nil
+	}
+	if _, err := store.Owner(ctx, defaultSession); err == nil {
+		return nil
+	}
+	now := time.Now().UTC()
+	value, err := state.Encode(state.Spec{V: state.Format, Name: defaultSession, Wanted: state.WantRunning,
+		Generation: 1, CreatedAt: now, ChangedAt: now})
+	if err != nil {
+		return err
+	}
+	w := state.Put(state.KindSpec, "", value)
+	w.Rev = 1
+	if err := store.CreateSession(ctx, defaultSession, []state.Write{w}); err != nil && !errors.Is(err, state.ErrExists) {
+		return fmt.Errorf("making the session %s: %w", defaultSession, err)
+	}
+	log.Info("first start: made a session", "session", defaultSession)
+	return nil
+}
+
+// terminalQR draws QR codes in the terminal of dev.
+func terminalQR(mode Mode, io IO) func(session, code string, until time.Time) {
+	if mode != ModeDev {
+		return nil
+	}
+	return func(session, code string, until time.Time) {
+		if code == "" {
+			return
+		}
+		drawing, err := drawQR(code, terminal(io.Err))
+		if err != nil {
+			return
+		}
+		fmt.Fprintf(io.Err, "\n%s\nSession %s: on the phone open WhatsApp, Settings, Linked devices, Link a device, and scan this.\n"+
+			"It is valid until %s; then the next one follows.\n\n", drawing, session, until.Local().Format(time.TimeOnly))
+	}
+}
+
+// routes is the worker's listener: health and metrics, and in dev the API.
+func routes(cfg Config, mode Mode, o *opened, w *worker.Worker, keys []adminapi.Key, bell *adminapi.Bell,
+	metrics *worker.Metrics, level *slog.LevelVar, log *slog.Logger) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics.Registry, promhttp.HandlerOpts{}))
+	api := adminapi.New(adminapi.Config{
+		Store: o.store, Fleet: o.keyset, Keys: keys, Nudge: w.Nudge, Bell: bell,
+		ValidateSettings: func(s state.SessionSettings) error { return worker.CheckSettings(cfg.Policy, s) },
+		Version:          buildVersion().Version, Log: log,
+	})
+	if mode == ModeDev {
+		mux.Handle("/api/", api)
+	}
+	return mux
+}
+
+// memoryShare is how much of the container's memory the Go heap may take: the
+// rest is for SQLite's pages, stacks and what the kernel counts.
+const memoryShare = 0.85
+
+// limitMemory sets the runtime's soft limit from the container's, unless
+// GOMEMLIMIT says otherwise.
+func limitMemory(log *slog.Logger) {
+	if os.Getenv("GOMEMLIMIT") != "" {
+		return
+	}
+	limit := containerLimit()
+	if limit <= 0 {
+		return
+	}
+	debug.SetMemoryLimit(int64(float64(limit) * memoryShare))
+	log.Debug("memory limit set from the container's", "bytes", limit)
+}
+
+// containerLimit is the memory limit of the cgroup in bytes, 0 for none.
+func containerLimit() int64 {
+	for _, path := range []string{"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"} {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			continue
+		}
+		var n int64
+		if _, err := fmt.Sscan(strings.TrimSpace(string(b)), &n); err == nil && n > 0 && n < 1<<50 {
+			return n
+		}
+	}
+	return 0
+}
