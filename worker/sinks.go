@@ -47,14 +47,17 @@ func (w *Worker) sinks(name string, own state.SessionSettings) []deliver.Sink {
 // attach begins delivering from a journal; nil ends it.
 func (w *Worker) attach(r *running, name string, j *journal.Journal, own state.SessionSettings) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.queue != nil {
+	queue := r.queue
+	r.queue = nil
+	r.mu.Unlock()
+	if queue != nil {
+		// Not under the lock: what is delivered just now may commit, and a commit
+		// asks for the queue.
 		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 		defer cancel()
-		if err := r.queue.Close(ctx); err != nil {
+		if err := queue.Close(ctx); err != nil {
 			w.log.Warn("deliveries were still running", "session", name, "error", err)
 		}
-		r.queue = nil
 	}
 	if j == nil {
 		return
@@ -65,7 +68,7 @@ func (w *Worker) attach(r *running, name string, j *journal.Journal, own state.S
 			return j.Commit(ctx, journal.Batch{Writes: writes})
 		},
 		Filling: func(depth int, age time.Duration) {
-			w.log.Warn("the queue of events is filling", "session", name, "events", depth, "oldest", age.Round(time.Second))
+			w.log.Warn("the queue of events is filling", "session", name, "events", depth, "oldest", age.Round(time.Second).String())
 			_ = j.Commit(context.Background(), journal.Batch{Events: []journal.Draft{{ // a failure breaks the journal, which says so itself
 				Type: state.EventQueueFilling, Data: map[string]any{"events": depth, "oldestSeconds": int(age.Seconds())}}}})
 		},
@@ -74,18 +77,19 @@ func (w *Worker) attach(r *running, name string, j *journal.Journal, own state.S
 		w.log.Error("events are not delivered", "session", name, "error", err)
 		return
 	}
+	r.mu.Lock()
 	r.queue = queue
+	r.mu.Unlock()
+	queue.Seen(j.Seq()) // what was committed meanwhile was announced to nobody
 }
 
-// committed hands durable events to the deliveries. It is called within the
-// commit, so it must not wait for attach, which itself waits for deliveries
-// that commit.
+// committed hands durable events to the deliveries.
 func (w *Worker) committed(r *running, name string, events []state.Event) {
-	if r.mu.TryLock() {
-		if r.queue != nil {
-			r.queue.Committed(events)
-		}
-		r.mu.Unlock()
+	r.mu.Lock()
+	queue := r.queue
+	r.mu.Unlock()
+	if queue != nil {
+		queue.Committed(events)
 	}
 	w.cfg.Metrics.committed(events)
 	if w.cfg.Changed != nil {

@@ -16,6 +16,8 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -103,11 +105,17 @@ type Worker struct {
 
 // running is a session in this process.
 type running struct {
-	actor *session.Session
 	lease *lease.Lease
 
 	mu    sync.Mutex
+	actor *session.Session // another one after it failed
 	queue *deliver.Queue
+}
+
+func (r *running) handle() *session.Session {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.actor
 }
 
 // New makes a worker; Run runs it.
@@ -154,6 +162,40 @@ func (w *Worker) Nudge(name string) {
 	}
 }
 
+// Entry is one session of this worker as it is now.
+type Entry struct {
+	Name string
+	session.Live
+}
+
+// Sessions lists this worker's sessions, without asking the store.
+func (w *Worker) Sessions() []Entry {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	list := make([]Entry, 0, len(w.sessions))
+	for name, r := range w.sessions {
+		list = append(list, Entry{name, r.handle().Live()})
+	}
+	slices.SortFunc(list, func(a, b Entry) int { return strings.Compare(a.Name, b.Name) })
+	return list
+}
+
+// Live returns one session of this worker as it is now.
+func (w *Worker) Live(name string) (session.Live, bool) {
+	r := w.lookup(name)
+	if r == nil {
+		return session.Live{}, false
+	}
+	return r.handle().Live(), true
+}
+
+// Draining says that the worker is ending.
+func (w *Worker) Draining() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.stopping
+}
+
 // Run works until ctx ends, then drains. It returns nil if every session was
 // released in time.
 func (w *Worker) Run(ctx context.Context) error {
@@ -188,7 +230,7 @@ func (w *Worker) work(ctx, sessions context.Context) {
 		case <-w.nudge:
 			for _, name := range w.takeNudged() {
 				if r := w.lookup(name); r != nil {
-					r.actor.Wake()
+					r.handle().Wake()
 				} else {
 					w.claimOne(ctx, sessions, name)
 				}
@@ -343,10 +385,13 @@ func (w *Worker) live(r *running, name string) {
 			if err := r.lease.Renew(held); err != nil {
 				w.log.Error("session could not be renewed", "session", name, "error", err)
 			}
-			r.actor = session.New(w.sessionConfig(r, name, false))
+			again := session.New(w.sessionConfig(r, name, false))
+			r.mu.Lock()
+			r.actor = again
+			r.mu.Unlock()
 		}
 	}
-	if r.actor.Removed() {
+	if r.handle().Removed() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), w.cfg.Drain)
@@ -367,7 +412,7 @@ func (w *Worker) runActor(r *running) (err error) {
 			err = fmt.Errorf("panic: %v\n%s", v, debug.Stack())
 		}
 	}()
-	return r.actor.Run()
+	return r.handle().Run()
 }
 
 func (w *Worker) sessionConfig(r *running, name string, known bool) session.Config {
@@ -456,7 +501,7 @@ func (w *Worker) dispatch(ctx context.Context, index string) {
 				w.log.Warn("a command cannot be read", "session", name, "error", err)
 				continue
 			}
-			r.actor.Command(session.Order{Command: c, Rev: page[i].Rev})
+			r.handle().Command(session.Order{Command: c, Rev: page[i].Rev})
 		}
 		if len(page) < claimPage {
 			return

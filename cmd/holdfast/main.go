@@ -17,11 +17,18 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
-	// The first signal asks for an orderly end. From then on signals have their
-	// default meaning again, so a second one ends the process at once.
-	context.AfterFunc(ctx, stop)
+	ctx, stop := interruptible(context.Background())
+	defer stop()
 	os.Exit(run(ctx, os.Args[1:], os.Environ(), IO{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}))
+}
+
+// interruptible ends with the first signal that asks for an orderly end. From
+// then on signals have their default meaning again, so that a second one ends
+// the process at once.
+func interruptible(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, os.Interrupt)
+	context.AfterFunc(ctx, stop)
+	return ctx, stop
 }
 
 // IO is what the program reads and writes.

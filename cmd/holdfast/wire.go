@@ -182,7 +182,7 @@ func runWorker(ctx context.Context, cfg Config, mode Mode, io IO) error {
 		return err
 	}
 	server := &http.Server{
-		Handler:           routes(cfg, mode, o, w, keys, bell, metrics, level, log),
+		Handler:           routes(cfg, mode, o, w, keys, bell, metrics, incarnation, log),
 		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
@@ -288,18 +288,66 @@ func terminalQR(mode Mode, io IO) func(session, code string, until time.Time) {
 
 // routes is the worker's listener: health and metrics, and in dev the API.
 func routes(cfg Config, mode Mode, o *opened, w *worker.Worker, keys []adminapi.Key, bell *adminapi.Bell,
-	metrics *worker.Metrics, level *slog.LevelVar, log *slog.Logger) http.Handler {
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics.Registry, promhttp.HandlerOpts{}))
+	metrics *worker.Metrics, incarnation string, log *slog.Logger) http.Handler {
+	version, since := buildVersion().Version, time.Now()
 	api := adminapi.New(adminapi.Config{
 		Store: o.store, Fleet: o.keyset, Keys: keys, Nudge: w.Nudge, Bell: bell,
 		ValidateSettings: func(s state.SessionSettings) error { return worker.CheckSettings(cfg.Policy, s) },
-		Version:          buildVersion().Version, Log: log,
+		Live: func(name string) (state.Status, bool) {
+			live, ok := w.Live(name)
+			live.Status.Health = live.Health
+			return live.Status, ok
+		},
+		Alive: func(id string) bool { return id == incarnation },
+		Workers: func(context.Context) ([]adminapi.Worker, error) {
+			sessions := w.Sessions()
+			me := adminapi.Worker{ID: incarnation, Version: version, Alive: true, Draining: w.Draining(),
+				Since: since.UTC(), SeenAt: time.Now().UTC(), Sessions: len(sessions), Capacity: cfg.Capacity}
+			for _, s := range sessions {
+				if s.State == state.Online {
+					me.Online++
+				}
+			}
+			return []adminapi.Worker{me}, nil
+		},
+		Version: version, Log: log,
 	})
+	mux := http.NewServeMux()
+	mux.Handle("/", adminapi.Health(adminapi.HealthConfig{
+		Snapshot: func() adminapi.Snapshot { return snapshot(w, incarnation, since) },
+		Metrics:  promhttp.HandlerFor(metrics.Registry, promhttp.HandlerOpts{}),
+		Version:  version, API: api, OpenQR: mode == ModeDev && onLoopback(cfg.Listen),
+	}))
 	if mode == ModeDev {
 		mux.Handle("/api/", api)
 	}
 	return mux
+}
+
+// snapshot is what the worker's own health routes tell.
+func snapshot(w *worker.Worker, incarnation string, since time.Time) adminapi.Snapshot {
+	s := adminapi.Snapshot{Worker: incarnation, Since: since}
+	for _, e := range w.Sessions() {
+		s.Sessions = append(s.Sessions, adminapi.SessionHealth{Name: e.Name, Wanted: e.Wanted, State: e.State})
+		s.ScheduledMessages += e.Scheduled
+		if e.Job != "" {
+			s.ActiveJobs = append(s.ActiveJobs, adminapi.Job{ID: e.Name + "/" + e.Job, Kind: e.Job, Session: e.Name})
+		}
+	}
+	if w.Draining() {
+		s.NotReady = "draining"
+	}
+	return s
+}
+
+// onLoopback says that only this machine can reach an address.
+func onLoopback(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // memoryShare is how much of the container's memory the Go heap may take: the

@@ -47,6 +47,10 @@ type Config struct {
 	Bell *Bell
 	// Workers lists the fleet. Nil: an empty list.
 	Workers func(context.Context) ([]Worker, error)
+	// Live tells what a worker in the same process knows better than the record:
+	// health, counters and the times that move fast. Nil or false: the record is
+	// shown.
+	Live func(session string) (state.Status, bool)
 	// Alive says whether an incarnation may still be at work. Nil: all are.
 	Alive func(incarnation string) bool
 

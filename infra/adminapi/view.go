@@ -188,6 +188,13 @@ func (a *API) shown(s stored) state.State {
 func (a *API) view(ctx context.Context, s stored) Session {
 	now := a.cfg.Now().UTC()
 	st, id := s.status, s.identity
+	if a.cfg.Live != nil {
+		if live, ok := a.cfg.Live(s.owner.Session); ok && live.State == st.State && live.ObservedAt.After(st.ObservedAt) {
+			st.Health, st.ObservedAt = live.Health, live.ObservedAt
+			st.LastPongAt, st.LastInboundAt, st.LastActivityAt = live.LastPongAt, live.LastInboundAt, live.LastActivityAt
+			st.FailuresInARow, st.Undecryptable = live.FailuresInARow, live.Undecryptable
+		}
+	}
 	shown := a.shown(s)
 	online := shown == state.Online
 	v := Session{

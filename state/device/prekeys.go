@@ -115,9 +115,13 @@ func stagePack(u *unit, key state.Key, p pack) {
 	}
 }
 
-// generate makes n new prekeys in the given packs and stages them. Their ids are
-// reserved durably first.
+// generate makes n new prekeys and stages them. Their ids are reserved durably
+// first. all are the packs that there are; nil: they are read where needed.
 func (d *Device) generate(ctx context.Context, u *unit, all map[state.Key]pack, n int, uploaded bool) ([]preKey, error) {
+	complete := all != nil
+	if !complete {
+		all = make(map[state.Key]pack)
+	}
 	made := make([]preKey, 0, n)
 	changed := make(map[state.Key]bool)
 	for len(made) < n {
@@ -130,7 +134,7 @@ func (d *Device) generate(ctx context.Context, u *unit, all map[state.Key]pack, 
 		d.preKeyNext++
 		key := d.packKey(k.id)
 		p, known := all[key]
-		if !known {
+		if !known && !complete {
 			var err error
 			if p, err = d.packOf(ctx, u, key); err != nil {
 				return nil, err
@@ -216,7 +220,7 @@ func (s *libraryStore) GenOnePreKey(ctx context.Context) (*keys.PreKey, error) {
 	d := s.d
 	var made []preKey
 	err := d.locked(ctx, func(u *unit) (err error) {
-		made, err = d.generate(ctx, u, make(map[state.Key]pack), 1, true)
+		made, err = d.generate(ctx, u, nil, 1, true)
 		return err
 	})
 	if err != nil {

@@ -94,6 +94,8 @@ func (a *actor) command(ctx context.Context, o Order) phase {
 		return a.finish(o, done(""), nil)
 	case state.VerbRedrive:
 		return a.redrive(ctx, o)
+	case state.VerbDebug:
+		return a.debug(o)
 	case state.VerbDelete:
 		return a.remove(ctx)
 	}

@@ -56,6 +56,7 @@ func (a *actor) startOutbox(ctx context.Context) {
 	}
 	a.outbox.running, a.outbox.again = true, false
 	line, jrn, set := a.line, a.jrn, a.set
+	a.setLive(func(l *Live) { l.Job = "sending" })
 	a.outbox.wait.Add(1)
 	go func() {
 		defer a.outbox.wait.Done()
@@ -104,6 +105,8 @@ func (a *actor) waitOutbox() {
 func (a *actor) drain(ctx context.Context, line Line, jrn *journal.Journal, set policy.Settings) (time.Time, error) {
 	var next time.Time
 	var after *state.Indexed
+	scheduled := 0
+	defer func() { a.setLive(func(l *Live) { l.Scheduled, l.Job = scheduled, "" }) }()
 	for {
 		page, err := a.cfg.Store.Indexed(ctx, state.OutboxDue(a.cfg.Name), after, outboxPage)
 		if err != nil {
@@ -121,6 +124,7 @@ func (a *actor) drain(ctx context.Context, line Line, jrn *journal.Journal, set 
 				continue
 			}
 			if item.SendAt.After(time.Now()) {
+				scheduled++
 				if next.IsZero() || item.SendAt.Before(next) {
 					next = item.SendAt
 				}

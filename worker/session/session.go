@@ -124,12 +124,10 @@ func New(cfg Config) *Session {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Session{a: &actor{
-		cfg:  cfg,
-		log:  cfg.Log.With("session", cfg.Name),
-		box:  newMailbox(),
-		open: make(map[string]struct{}),
-	}}
+	a := &actor{cfg: cfg, box: newMailbox(), open: make(map[string]struct{})}
+	a.cfg.Log = slog.New(switched{cfg.Log.Handler(), &a.detail})
+	a.log = a.cfg.Log.With("session", cfg.Name)
+	return &Session{a: a}
 }
 
 // Run lives the session until its lease's context ends or the session is
@@ -151,8 +149,15 @@ func (s *Session) Wake() { s.a.box.post(wake{}) }
 // Live returns what the session is at this moment, fresher than its record.
 func (s *Session) Live() Live {
 	s.a.liveMu.Lock()
-	defer s.a.liveMu.Unlock()
-	return s.a.live
+	l := s.a.live
+	s.a.liveMu.Unlock()
+	if line := s.a.currentLine.Load(); line != nil && l.State == state.Online {
+		l.Status.LastPongAt = newer(l.Status.LastPongAt, (*line).LastPong())
+		l.Status.LastInboundAt = newer(l.Status.LastInboundAt, (*line).LastInbound())
+		l.Status.LastActivityAt = newer(l.Status.LastActivityAt, (*line).LastActivity())
+		l.Status.ObservedAt = time.Now()
+	}
+	return l
 }
 
 type actor struct {
@@ -186,6 +191,8 @@ type actor struct {
 	redialFor  string // the setting whose change wants another connection
 	removed    bool
 	swept      time.Time
+	detail     atomic.Bool // the log is in detail
+	quiet      *time.Timer // ends that
 
 	justPaired bool // until the first login
 	newVersion bool // the WhatsApp version has changed since the last refusal
@@ -303,6 +310,9 @@ func (a *actor) deviceConfig() device.Config {
 
 // close ends everything that the actor opened.
 func (a *actor) close() {
+	if a.quiet != nil {
+		a.quiet.Stop()
+	}
 	a.dropLine()
 	a.dropDevice()
 	if a.jrn != nil {

@@ -23,14 +23,21 @@ type Live struct {
 	Wanted state.Wanted
 	Status state.Status
 	Who    state.Identity
-	Busy   string // what it does just now, for /health
+
+	Scheduled int    // messages that wait for their time
+	Job       string // what it is at just now besides being connected: pairing, sending, or nothing
 }
 
 func (a *actor) enter(phase string) {
 	a.phase = phase
 	a.st.Phase = phase
 	a.log.Debug("phase", "phase", phase)
-	a.setLive(func(l *Live) { l.Phase = phase })
+	a.setLive(func(l *Live) {
+		l.Phase, l.Job = phase, ""
+		if phase == "pairing" {
+			l.Job = phase
+		}
+	})
 }
 
 // setLive changes what other goroutines see.

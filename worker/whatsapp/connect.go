@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"runtime/debug"
 	"time"
 
@@ -91,7 +92,7 @@ func (l *Line) dialSignal(err error) policy.Signal {
 		}
 		return sig
 	}
-	if cause := l.end.lastError(); cause != nil {
+	if cause := l.end.lastError(); cause != nil && !errors.Is(cause, net.ErrClosed) && !errors.Is(cause, errCut) {
 		sig.Err = fmt.Errorf("%w: %w", err, cause)
 	}
 	return sig

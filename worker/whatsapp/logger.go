@@ -2,6 +2,7 @@ package whatsapp
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -9,6 +10,8 @@ import (
 
 	waBinary "go.mau.fi/whatsmeow/binary"
 	waLog "go.mau.fi/whatsmeow/util/log"
+
+	"github.com/holdfast-wa/holdfast/worker/policy"
 )
 
 // libLog is the logger that a client is given. Most of what Holdfast must know
@@ -26,13 +29,14 @@ type libLog struct {
 var _ waLog.Logger = (*libLog)(nil)
 
 // The parts of the library whose loggers are hooks. The names and the formats
-// below are the library's; hooks_test.go tells if they change.
+// below are the library's; a test tells if they change.
 const (
 	partRecv   = "Recv"
 	partSend   = "Send"
 	partSocket = "Socket"
 
 	formatPumpExit    = "Frame websocket read pump exiting"
+	formatNotOpened   = "Failed to decrypt frame"
 	formatReadError   = "Error reading from websocket"
 	formatSlowNode    = "Node handling is taking long for"
 	formatSlowDone    = "Node handling took"
@@ -68,9 +72,16 @@ func (l *libLog) Debugf(format string, args ...any) {
 // Infof goes to the log only.
 func (l *libLog) Infof(format string, args ...any) { l.print(format, args) }
 
-// Warnf tells of handlers that take long.
+// errFrame ends a connection on which a frame did not open. Frames are counted
+// and come in order, so one was lost or is false, and what it brought will not
+// come again on this connection.
+var errFrame = errors.New("a frame from the server could not be decrypted")
+
+// Warnf tells of frames that do not open, and of handlers that take long.
 func (l *libLog) Warnf(format string, args ...any) {
 	switch {
+	case l.part == partSocket && strings.HasPrefix(format, formatNotOpened):
+		l.line.fail(policy.Signal{Kind: policy.SignalClosed, Err: errFrame})
 	case strings.HasPrefix(format, formatSlowNode):
 		if len(args) == 2 {
 			if d, ok := args[1].(time.Duration); ok {

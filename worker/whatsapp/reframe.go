@@ -1,6 +1,15 @@
 package whatsapp
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"errors"
+
+	"go.mau.fi/whatsmeow/socket"
+)
+
+// errOversized ends a connection whose server sends more in one message than
+// the library reads.
+var errOversized = errors.New("a websocket message of over 16 MiB")
 
 // reframer rewrites what the server sends so that each websocket message holds
 // exactly one WhatsApp frame. The library counts the length of a frame that is
@@ -25,6 +34,8 @@ type reframer struct {
 	left    uint64 // of its payload
 	binary  bool   // whether the payload is a binary message's
 	message byte   // opcode of the message that continuation frames go on with
+	size    uint64 // of that message so far
+	err     error  // given up
 
 	frame []byte // WhatsApp frame so far, with its three bytes of length
 }
@@ -32,6 +43,9 @@ type reframer struct {
 // Read returns rewritten bytes.
 func (r *reframer) Read(p []byte) (int, error) {
 	for len(r.out) == 0 {
+		if r.err != nil {
+			return 0, r.err
+		}
 		n, err := r.in(p)
 		if n > 0 && r.broken {
 			return n, err
@@ -56,6 +70,9 @@ func (r *reframer) Read(p []byte) (int, error) {
 
 func (r *reframer) feed(p []byte) {
 	for len(p) > 0 {
+		if r.err != nil {
+			return
+		}
 		if r.broken {
 			r.out = append(r.out, p...)
 			return
@@ -117,7 +134,13 @@ func (r *reframer) header() {
 	}
 	control := opcode >= 8
 	if !control && opcode != 0 {
-		r.message = opcode
+		r.message, r.size = opcode, 0
+	}
+	if !control {
+		if r.size += r.left; r.size > socket.FrameMaxSize {
+			r.err = errOversized
+			return
+		}
 	}
 	r.binary = !control && r.message == 2
 	if !r.binary {
