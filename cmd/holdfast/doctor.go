@@ -263,7 +263,7 @@ func cause(err error) error {
 		if inner == nil {
 			return err
 		}
-		switch err.(type) {
+		switch err.(type) { //nolint:errorlint // each turn looks at one error of the chain
 		case *url.Error, *net.OpError:
 			if errors.Is(inner, context.DeadlineExceeded) {
 				return errors.New("no answer in time")

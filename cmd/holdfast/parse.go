@@ -55,7 +55,7 @@ var tablePrefix = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,240}$`)
 func parseState(c *Config, v string) (err error) {
 	c.State, err = place(v, "sqlite:PATH", "dynamodb:PREFIX")
 	if err == nil && c.State.Scheme == "dynamodb" && !tablePrefix.MatchString(c.State.Path) {
-		err = fmt.Errorf("%q is no prefix of table names; use letters, digits, -, _ and .", c.State.Path)
+		err = fmt.Errorf("%q is no prefix of table names; use letters, digits, dots, - and _", c.State.Path)
 	}
 	return err
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"sort"
 	"strings"
@@ -47,7 +48,7 @@ func (a *app) watchCommand() *cobra.Command {
 					}
 					return nil
 				})
-			if err != nil && err != errEnough {
+			if err != nil && !errors.Is(err, errEnough) {
 				return fmt.Errorf("%s: %w", what, err)
 			}
 			return nil
@@ -57,7 +58,7 @@ func (a *app) watchCommand() *cobra.Command {
 	return a.clientCommand(cmd)
 }
 
-var errEnough = fmt.Errorf("enough events")
+var errEnough = errors.New("enough events")
 
 // printEvent writes an event: in JSON one a line, for people without what they
 // cannot use.

@@ -65,6 +65,8 @@ type Line struct {
 	started  atomic.Bool   // Connect was called
 	open     atomic.Bool   // the handshake is complete
 	readOver chan struct{} // closed when the read loop has ended
+	dropped  chan struct{} // closed when the library has let go of the socket by itself
+	dropping sync.Once
 	done     chan struct{} // closed when the client has let go of everything
 	closing  sync.Once
 	reading  sync.Once
@@ -76,6 +78,9 @@ type Line struct {
 	seen sightings
 	qr   pairingState
 }
+
+// errNoCAT answers a demand of the server that is not made of WhatsApp accounts.
+var errNoCAT = errors.New("the server asks for a token that no WhatsApp account has")
 
 // NewLine makes a line. Nothing is dialled yet, and nothing runs.
 func (s *Service) NewLine(cfg Config) (*Line, error) {
@@ -91,7 +96,7 @@ func (s *Service) NewLine(cfg Config) (*Line, error) {
 	}
 	l := &Line{
 		svc: s, cfg: cfg, store: cfg.Device, log: cfg.Log,
-		readOver: make(chan struct{}), done: make(chan struct{}),
+		readOver: make(chan struct{}), dropped: make(chan struct{}), done: make(chan struct{}),
 	}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	l.qr.shown = make(chan struct{})
@@ -114,6 +119,9 @@ func (s *Service) NewLine(cfg Config) (*Line, error) {
 	cli.EnableDecryptedEventBuffer = true
 	cli.UseRetryMessageStore = true
 	cli.ManualHistorySyncDownload = !s.cfg.HistorySync
+	// The library calls this on failure 413 and 414 without looking whether it is
+	// set, and a nil one would take the whole process down.
+	cli.RefreshCAT = func(context.Context) error { return errNoCAT }
 	cli.BackgroundEventCtx = l.ctx
 	cli.GetClientPayload = func() *waWa6.ClientPayload { return s.payload(device) }
 	cli.AddEventHandlerWithSuccessStatus(l.handle)
@@ -179,20 +187,32 @@ func (l *Line) spawn(f func()) bool {
 	return true
 }
 
-// letGo takes the client down. The read loop ends first: it would hang for good
-// on a frame that nobody takes from it any more.
+// letGo takes the client down. First the read loop ends: it would hang for good
+// on a frame that nobody takes from it any more. Then the library notices the
+// end by itself: were Disconnect to run at that moment, it would take away the
+// callback that is being called, without a lock.
 func (l *Line) letGo() {
 	defer close(l.done)
 	l.calls.Wait()
 	if l.open.Load() {
-		select {
-		case <-l.readOver:
-		case <-time.After(5 * time.Second):
-		}
+		within(l.readOver, 5*time.Second)
+		within(l.dropped, time.Second)
 	}
 	l.cli.Disconnect()
 	l.cancel()
 }
+
+func within(done <-chan struct{}, bound time.Duration) {
+	timer := time.NewTimer(bound)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+	}
+}
+
+// socketDropped is told that the library holds no socket any more.
+func (l *Line) socketDropped() { l.dropping.Do(func() { close(l.dropped) }) }
 
 // fail ends the line for a reason of our own.
 func (l *Line) fail(sig policy.Signal) {
