@@ -184,3 +184,44 @@ func (p *process) until(ctx context.Context, name string, wanted func(adminapi.S
 		time.Sleep(50 * time.Millisecond)
 	}
 }
+
+// TestAStanzaThatKillsTheProcess parks the session that it is meant for, alone:
+// the library handles iqs in a goroutine that recovers from nothing.
+func TestAStanzaThatKillsTheProcess(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	sim := startSim(t, wasim.Options{QuietPhone: true})
+	p := newProcess(t, sim, quickly...)
+	p.start()
+	p.create(ctx, t, sim, "poisoned", "491700000101")
+	healthy := p.create(ctx, t, sim, "healthy", "491700000102")
+	// A pair-success without an id.
+	if _, err := sim.Inject(wasim.Fault{Kind: wasim.Node, Device: "491700000101", Times: -1, Node: &wasim.Stanza{
+		Tag: "iq", Attrs: map[string]string{"from": "s.whatsapp.net", "type": "set"}, Children: []wasim.Stanza{{Tag: "pair-success"}}}}); err != nil {
+		t.Fatal(err)
+	}
+	dev, err := sim.Device("491700000101")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := dev.Drop(wasim.DropTCP); err != nil {
+		t.Fatal(err)
+	}
+	for death := 1; death <= 3; death++ {
+		p.read.Wait() // its output ends when it dies
+		if err := p.cmd.Wait(); err == nil {
+			t.Fatalf("death %d: it was to die", death)
+		}
+		p.start()
+	}
+	s, err := p.until(ctx, "poisoned", func(s adminapi.Session) bool { return s.Cause == state.CausePoisoned })
+	if err != nil || s.State != state.Failing || !s.Paired {
+		t.Fatalf("state %s cause %s paired %v: %v", s.State, s.Cause, s.Paired, err)
+	}
+	if err := healthy.WaitOnline(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := p.until(ctx, "healthy", func(s adminapi.Session) bool { return s.State == state.Online }); err != nil {
+		t.Errorf("the other session is %s: %v", s.State, err)
+	}
+}

@@ -22,6 +22,10 @@ func (a *actor) lineEvent(ctx context.Context, e whatsapp.Event) phase {
 	now := time.Now()
 	switch e := e.(type) {
 	case whatsapp.Signalled:
+		switch e.Signal.Kind {
+		case policy.SignalUndecryptable, policy.SignalPasskeyRequest, policy.SignalReachoutLock:
+			return nil // the line tells of these by an event of their own as well
+		}
 		return a.signal(ctx, e.Signal)
 	case whatsapp.Panicked:
 		return a.signal(ctx, policy.Signal{Kind: policy.SignalHandlerPanic,
@@ -157,7 +161,7 @@ func (a *actor) decide(ctx context.Context, e policy.Event) phase {
 	}
 	before := a.snapshot()
 	var alarm string
-	if a.line != nil {
+	if a.line != nil && (policy.RuleOf(e.Cause).Action != policy.Stay || e.Ended) {
 		before.Outage, alarm = a.cfg.Fleet.Failed(a.cfg.Name, e.Cause, now)
 	}
 	d := policy.Decide(before, e, now)

@@ -126,6 +126,7 @@ func (l *Line) readEnded() {
 // pairFailed comes before the library closes the connection, which takes
 // seconds, and only then dispatches PairError.
 func (l *Line) pairFailed(err error) {
+	l.socketDropped()
 	l.judge(weightOwn, policy.Signal{Kind: policy.SignalPairError, Err: err}, false)
 }
 

@@ -35,16 +35,18 @@ const (
 	partSend   = "Send"
 	partSocket = "Socket"
 
-	formatPumpExit    = "Frame websocket read pump exiting"
-	formatNotOpened   = "Failed to decrypt frame"
-	formatReadError   = "Error reading from websocket"
-	formatSlowNode    = "Node handling is taking long for"
-	formatSlowDone    = "Node handling took"
-	formatBackground  = "Continuing handling of %s in background"
-	formatPairFailed  = "Failed to pair device"
-	formatPanicked    = "panicked"
-	formatDecryptName = "Message decryption"
-	formatFrameHex    = "Errored frame hex"
+	formatPumpExit     = "Frame websocket read pump exiting"
+	formatNotOpened    = "Failed to decrypt frame"
+	formatReadError    = "Error reading from websocket"
+	formatSlowNode     = "Node handling is taking long for"
+	formatSlowDone     = "Node handling took"
+	formatBackground   = "Continuing handling of %s in background"
+	formatPairFailed   = "Failed to pair device"
+	formatPanicked     = "panicked"
+	formatDropped      = "Emitting Disconnected event"
+	formatDroppedQuiet = "OnDisconnect() called"
+	formatDecryptName  = "Message decryption"
+	formatFrameHex     = "Errored frame hex"
 )
 
 // Sub makes the logger of a part of the library.
@@ -64,6 +66,10 @@ func (l *libLog) Debugf(format string, args ...any) {
 	case partSocket:
 		if strings.HasPrefix(format, formatPumpExit) {
 			l.line.readEnded()
+		}
+	default:
+		if strings.HasPrefix(format, formatDropped) || strings.HasPrefix(format, formatDroppedQuiet) {
+			l.line.socketDropped()
 		}
 	}
 	l.print(format, args)

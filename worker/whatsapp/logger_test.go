@@ -27,7 +27,8 @@ func TestFormatsAreTheLibrarys(t *testing.T) {
 	dir := strings.TrimSpace(string(out))
 	for file, formats := range map[string][]string{
 		"client.go": {`recvLog.Debugf("%s", node)`, `sendLog.Debugf("%s", &node)`, `Sub("` + partRecv + `")`, `Sub("` + partSend + `")`, `Sub("` + partSocket + `")`,
-			`Warnf("` + formatSlowNode + ` %s (started %s ago)", node, time.Since(start))`, `Warnf("` + formatSlowDone, `Warnf("` + formatBackground, `Errorf("Event handler ` + formatPanicked, formatFrameHex},
+			`Warnf("` + formatSlowNode + ` %s (started %s ago)", node, time.Since(start))`, `Warnf("` + formatSlowDone, `Warnf("` + formatBackground, `Errorf("Event handler ` + formatPanicked, formatFrameHex,
+			`Debugf("` + formatDropped, `Debugf("` + formatDroppedQuiet},
 		"socket/framesocket.go": {`Debugf("` + formatPumpExit, `Errorf("` + formatReadError + `: %v", err)`},
 		"socket/noisesocket.go": {`Warnf("` + formatNotOpened},
 		"pair.go":               {`Errorf("` + formatPairFailed + `: %v", err)`},

@@ -67,6 +67,8 @@ const maxPings = 16
 // decodes frames. It must be quick and must not panic: nothing there recovers.
 func (l *Line) received(n *waBinary.Node) {
 	defer l.shield("received")
+	// The handshake is complete, although Connect may not have noticed yet.
+	l.open.Store(true)
 	switch n.Tag {
 	case "iq":
 		l.answered(n)

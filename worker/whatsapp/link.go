@@ -64,9 +64,6 @@ func (l *Line) PairPhone(ctx context.Context, phone string) (string, error) {
 	case <-ctx.Done():
 		return "", fmt.Errorf("%w: no QR code was shown in time: %w", ErrPairCode, context.Cause(ctx))
 	}
-	if !l.Open() {
-		return "", fmt.Errorf("%w: %w", ErrPairCode, whatsmeow.ErrNotConnected)
-	}
 	ctx, cancel := context.WithTimeout(ctx, l.cfg.Settings.QueryTimeout)
 	defer cancel()
 	client, display := l.svc.companion()
