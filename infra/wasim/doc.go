@@ -33,6 +33,28 @@
 //	s.Inject(wasim.Fault{Kind: wasim.StreamError, Code: 503, Now: true})
 //	s.Truth()
 //
+// Enrol and EnrolReady link a device of a client's store without a QR, for
+// benches that connect a thousand of them.
+//
+// # Faults
+//
+// A Fault is armed for one device, for an account, for sockets that are being
+// paired, or for everybody; it strikes Times times, or until it is cleared, at
+// the stage that its Kind names, or with Now on the live sockets at once. Who
+// connects is not known before the Noise handshake has ended, so faults of that
+// stage (refuse, half_open, certificate_expired …) cannot be aimed. All armed
+// states (mute, zombie, no_pong, delay) take hold of a login together; of the
+// other kinds, the first of a stage strikes. What was held back by a state is
+// delivered when it is cleared.
+//
+// # What it does not simulate
+//
+// App state is always empty. Groups do not change. Calls, newsletters, status
+// posts, broadcast lists and business queries are not there; an unknown query
+// is answered with error 501 and recorded as an anomaly. A passkey can be
+// demanded, not satisfied. Nothing outlives the process: after a restart every
+// client is refused with failure 401.
+//
 // Package wasimtest points a bare whatsmeow client at a Server. Servers of one
 // process share a root key unless Options.RootSeed says otherwise, because
 // whatsmeow keeps the key that it trusts in one variable.

@@ -245,7 +245,7 @@ func (s *Server) aimed(f *fault, c *conn) bool {
 func (s *Server) strike(st stage, c *conn) *Fault {
 	for _, f := range s.faults {
 		at := stages[f.Kind]
-		if at != st && !(st == stageLogin && at == stageMode) || f.left == 0 || f.Now || !s.aimed(f, c) {
+		if at != st || f.left == 0 || f.Now || !s.aimed(f, c) || at == stageMode && slices.Contains(c.modes, f) {
 			continue
 		}
 		return s.use(f, c)
@@ -367,13 +367,6 @@ func (c *conn) setLatency() {
 // is tells whether a socket is in a fault's state. The lock is held.
 func (c *conn) is(k Kind) bool {
 	return slices.ContainsFunc(c.modes, func(f *fault) bool { return f.Kind == k })
-}
-
-// atLogin carries out a fault of the login stage. The lock is held.
-func (s *Server) atLogin(c *conn, f *Fault) {
-	if f.Kind == Failure {
-		c.end(fmt.Sprintf("failure %d", f.Code), failure(f.Code, f.Text, f.Ban, f.ExpireSeconds))
-	}
 }
 
 // now carries out a fault on a live socket. The lock is held.

@@ -176,19 +176,19 @@ func (p *peer) sendGroup(targets []*Device, id string, m *sentMessage) error {
 	if err != nil {
 		return fmt.Errorf("encrypt for a group: %w", err)
 	}
-	if p.wants == nil {
-		p.wants = map[string]bool{}
+	if p.given == nil {
+		p.given = map[string]bool{}
 	}
 	for _, d := range targets {
 		var encs []encoded
 		has := m.chat.User + "|" + d.jid.String()
-		if !p.wants[has] {
+		if !p.given[has] {
 			kind, sealed, err := p.encrypt(d, keyPlain, nil)
 			if err != nil {
 				return err
 			}
 			encs = append(encs, encoded{kind, sealed})
-			p.wants[has] = true
+			p.given[has] = true
 		}
 		p.post(d, id, m, append(encs, encoded{"skmsg", slices.Clone(msg.SignedSerialize())}), 0)
 	}
@@ -234,9 +234,6 @@ func (s *Server) routeGroup(from *Device, msg, enc *waBinary.Node, to types.JID)
 	}
 	s.mu.Unlock()
 	for _, u := range users {
-		if u == from.user && len(content(*enc)) == 0 {
-			continue
-		}
 		u.peer.receive(from, msg, u.lidJID(0), kind, slices.Clone(sealed), to)
 	}
 }

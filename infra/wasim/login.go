@@ -75,12 +75,12 @@ func (c *conn) begin(static []byte, payload *clientPayload) {
 		refuse(405, "client too old")
 		return
 	}
+	for s.strike(stageMode, c) != nil { // all states that are armed, together
+	}
 	if f := s.strike(stageLogin, c); f != nil {
 		login.Outcome = string(f.Kind)
-		s.atLogin(c, f)
-		if c.ended {
-			return
-		}
+		c.end(fmt.Sprintf("failure %d", f.Code), failure(f.Code, f.Text, f.Ban, f.ExpireSeconds))
+		return
 	}
 	if c.is(Mute) {
 		login.Outcome = string(Mute)

@@ -22,12 +22,16 @@ type item struct {
 	sent time.Time // last delivery on a live socket, zero if never
 }
 
-// keyOf is what an acknowledgement names: class, id and, but for messages, type.
-func keyOf(class, id, kind string) string {
+// keyOf is what an acknowledgement names: class, id and, but for messages,
+// type and sender, for two contacts may answer the same id.
+func keyOf(class, id, kind string, from, participant types.JID) string {
 	if class == "message" {
-		kind = ""
+		return class + "|" + id
 	}
-	return class + "|" + id + "|" + kind
+	if !participant.IsEmpty() {
+		from = participant
+	}
+	return class + "|" + id + "|" + kind + "|" + from.String()
 }
 
 // post keeps a stanza for a device and delivers it if the device is there. A
@@ -37,7 +41,7 @@ func (d *Device) post(it *item) {
 	if d.unlinked != nil {
 		return
 	}
-	key := keyOf(it.node.Tag, text(&it.node, "id"), text(&it.node, "type"))
+	key := keyOf(it.node.Tag, text(&it.node, "id"), text(&it.node, "type"), jidOf(&it.node, "from"), jidOf(&it.node, "participant"))
 	if old := d.box.byKey[key]; old != nil {
 		d.box.order.Remove(old)
 	}
@@ -72,12 +76,12 @@ func (d *Device) deliver(it *item, offline bool) {
 
 // take removes what an acknowledgement names and returns it, or nil. The lock
 // is held.
-func (d *Device) take(class, id, kind string) *item {
-	e := d.box.byKey[keyOf(class, id, kind)]
+func (d *Device) take(key string) *item {
+	e := d.box.byKey[key]
 	if e == nil {
 		return nil
 	}
-	delete(d.box.byKey, keyOf(class, id, kind))
+	delete(d.box.byKey, key)
 	d.box.order.Remove(e)
 	d.s.notify()
 	return e.Value.(*item)
@@ -119,13 +123,15 @@ func (c *conn) onAck(n *waBinary.Node) {
 		return
 	}
 	class, id := text(n, "class"), text(n, "id")
-	it := d.take(class, id, text(n, "type"))
+	it := d.take(keyOf(class, id, text(n, "type"), jidOf(n, "to"), jidOf(n, "participant")))
 	if it == nil {
 		if rec := s.incoming(d, id); class == "message" && rec != nil {
 			rec.Again++
 			return
 		}
-		s.anomalyLocked(c, "ack", class+" "+id+" waits for none")
+		if class != "notification" { // those of faults and of Send are not kept
+			s.anomalyLocked(c, "ack", class+" "+id+" waits for none")
+		}
 		return
 	}
 	if it.rec != nil {
@@ -180,7 +186,7 @@ func (c *conn) onReceipt(n *waBinary.Node) {
 			}
 			continue
 		}
-		it := d.take("message", id, "")
+		it := d.take(keyOf("message", id, "", to, types.EmptyJID))
 		switch {
 		case it != nil && it.rec != nil:
 			it.rec.Acked, it.rec.By, it.rec.Receipt, it.rec.Socket = s.at(), "receipt", name, c.rec.N

@@ -180,7 +180,7 @@ func (p *peer) receive(from *Device, msg *waBinary.Node, self types.JID, kind st
 	s.mu.Lock()
 	if err != nil {
 		s.outgoing(from, id, to, self, kind, "rejected", err.Error())
-		p.user.failed = append(p.user.failed, Failed{ID: id, From: from.jid.String(), Enc: kind, At: s.opt.Now(), Reason: err.Error()})
+		keep(&s.truth, s.opt.MaxRecords, &p.user.failed, Failed{ID: id, From: from.jid.String(), Enc: kind, At: s.opt.Now(), Reason: err.Error()})
 		if ask > 0 {
 			from.post(&item{node: p.askAgain(id, group, ask)})
 		}
@@ -207,10 +207,7 @@ func (p *peer) receive(from *Device, msg *waBinary.Node, self types.JID, kind st
 	}
 	known := slices.ContainsFunc(last(p.user.received, 2000), func(o Received) bool { return o.ID == id && o.From == r.From })
 	if ok && !known {
-		p.user.received = append(p.user.received, r)
-		if len(p.user.received) > s.opt.MaxRecords {
-			p.user.received = slices.Clone(p.user.received[len(p.user.received)/2:])
-		}
+		keep(&s.truth, s.opt.MaxRecords, &p.user.received, r)
 	}
 	reply := p.user.reply
 	if !own && ok {

@@ -39,8 +39,7 @@ type peer struct {
 	sent  map[string]*sentMessage
 	order []string
 	asked map[string]int  // retries asked for, by sender and id
-	wants map[string]bool // group|device that has our sender key
-	bad   map[string]bool // ids that could not be read yet
+	given map[string]bool // group|device that has our sender key
 }
 
 // sentMessage is kept in case a device asks for it again.

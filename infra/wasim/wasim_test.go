@@ -469,12 +469,71 @@ func TestLowPreKeysAreRefilled(t *testing.T) {
 	s := start(t, wasim.Options{})
 	_, d := online(t, s, own)
 	before := d.Status().Uploaded
-	for i := range before - 3 {
+	for range before - 3 {
 		s.TakePreKey(d)
-		_ = i
 	}
 	if err := s.Wait(within(t), func(wasim.Truth) bool { return d.Status().Uploaded == before+50 }); err != nil {
 		t.Fatalf("%v: %+v", err, d.Status())
 	}
 	clean(t, s)
+}
+
+func TestDeflateOnlyIfAsked(t *testing.T) {
+	for _, deflate := range []bool{false, true} {
+		s := start(t, wasim.Options{Deflate: deflate})
+		dev := memstore.New()
+		must(s.Enrol(within(t), own, dev))
+		b := newBot(t, s, dev)
+		wasimtest.Point(b.Client, wasimtest.Transport(s.Host(), true)) // the offer stays
+		if err := wasimtest.Connect(within(t), b.Client); err != nil {
+			t.Fatal(err)
+		}
+		must(s.Contact(other).SendText(within(t), own, "small or large"))
+		b.expectText(t, "small or large")
+	}
+}
+
+func TestAnUnscannedQREnds(t *testing.T) {
+	s := start(t, wasim.Options{PairingTime: 100 * time.Millisecond})
+	b := newBot(t, s, nil)
+	if err := b.Connect(); err != nil {
+		t.Fatal(err)
+	}
+	code := expect[*events.QR](t, b, nil).Codes[0]
+	expect[*events.Disconnected](t, b, nil)
+	if _, err := s.Phone(own).Scan(within(t), code); !errors.Is(err, wasim.ErrNotFound) && !errors.Is(err, wasim.ErrPairing) {
+		t.Errorf("scanned too late: %v", err)
+	}
+}
+
+func TestOptionsAreChecked(t *testing.T) {
+	for _, opt := range []wasim.Options{{RootSeed: []byte("short")}, {Receipts: "maybe"}} {
+		if _, err := wasim.New(opt); !errors.Is(err, wasim.ErrInput) {
+			t.Errorf("%+v: %v", opt, err)
+		}
+	}
+	a := must(wasim.New(wasim.Options{}))
+	b := must(wasim.New(wasim.Options{}))
+	if a.RootKeyHex() != b.RootKeyHex() {
+		t.Error("two servers of a process have two roots")
+	}
+	if c := must(wasim.New(wasim.Options{RootSeed: make([]byte, 32)})); c.RootKeyHex() == a.RootKeyHex() {
+		t.Error("a seed makes no difference")
+	}
+}
+
+// A device that reuses a prekey id for another key is found out.
+func TestAReusedPreKeyIDIsRecorded(t *testing.T) {
+	s := start(t, wasim.Options{})
+	b, d := online(t, s, own)
+	b.Disconnect()
+	b.Store.PreKeys = memstore.New().PreKeys // the same device after it lost its prekeys
+	again := newBot(t, s, b.Store)
+	if err := wasimtest.Connect(within(t), again.Client); err != nil {
+		t.Fatal(err)
+	}
+	err := s.Wait(within(t), func(tr wasim.Truth) bool { return len(tr.Anomalies) > 0 && tr.Anomalies[0].What == "prekey" })
+	if err != nil {
+		t.Errorf("%v: %+v %+v", err, s.Truth().Anomalies, d.Status())
+	}
 }

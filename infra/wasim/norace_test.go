@@ -1,0 +1,6 @@
+//go:build !race
+
+package wasim_test
+
+// raceEnabled tells that the race detector runs.
+const raceEnabled = false
