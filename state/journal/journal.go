@@ -217,7 +217,9 @@ func (j *Journal) load(ctx context.Context) error {
 		}
 	}
 	if j.head.seq < j.seq {
+		j.mu.Lock() // the timer that this sets may run before the journal is shared
 		j.markHead(j.cfg.Now())
+		j.mu.Unlock()
 	}
 	return nil
 }
