@@ -28,6 +28,7 @@ type Metrics struct {
 	commits      *prometheus.CounterVec
 	commitTime   prometheus.Histogram
 	fencedWrites prometheus.Counter
+	ackDelay     prometheus.Histogram
 
 	mu     sync.Mutex
 	states map[string]state.State
@@ -65,7 +66,9 @@ func NewMetrics() *Metrics {
 		fencedWrites: prometheus.NewCounter(prometheus.CounterOpts{Name: "holdfast_fenced_writes_total",
 			Help: "Writes that the store refused because the session has another owner."}),
 	}
-	r.MustRegister(m.sessions, m.disconnects, m.reconnect, m.received, m.sent, m.undecrypted, m.deliveries,
+	m.ackDelay = prometheus.NewHistogram(prometheus.HistogramOpts{Name: "holdfast_ack_delay_seconds",
+		Help: "From the handling of a received message to its commit, behind which its acknowledgement leaves.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 15)})
+	r.MustRegister(m.ackDelay, m.sessions, m.disconnects, m.reconnect, m.received, m.sent, m.undecrypted, m.deliveries,
 		m.storeErrors, m.outages, m.exhausted, m.commits, m.commitTime, m.fencedWrites)
 	for _, s := range state.States() {
 		m.sessions.WithLabelValues(string(s))
@@ -74,6 +77,12 @@ func NewMetrics() *Metrics {
 		m.disconnects.WithLabelValues(string(c))
 	}
 	return m
+}
+
+// Scheduled shows how many messages wait to be sent.
+func (m *Metrics) Scheduled(count func() int) {
+	m.Registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "holdfast_outbox_due",
+		Help: "Messages in the outbox that wait for their time."}, func() float64 { return float64(count()) }))
 }
 
 func (m *Metrics) observer() session.Observer {
@@ -124,6 +133,7 @@ func (m *Metrics) committed(events []state.Event) {
 		switch e.Type {
 		case state.EventMessage:
 			m.received.Inc()
+			m.ackDelay.Observe(time.Since(e.Time).Seconds())
 		case state.EventUndecrypted:
 			m.undecrypted.Inc()
 		case state.EventOutage:

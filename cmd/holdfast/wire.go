@@ -181,6 +181,7 @@ func runWorker(ctx context.Context, cfg Config, mode Mode, io IO) error {
 	if err != nil {
 		return err
 	}
+	metrics.Scheduled(func() int { return snapshot(w, incarnation, time.Now()).ScheduledMessages })
 	server := &http.Server{
 		Handler:           routes(cfg, mode, o, w, keys, bell, metrics, incarnation, log),
 		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
