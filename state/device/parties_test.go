@@ -2,7 +2,6 @@ package device_test
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -247,5 +246,3 @@ func (cl *client) send(ctx context.Context, to types.JID, their func() *prekey.B
 
 // ours is the JID that contacts know our device by.
 var ours = types.JID{User: "900000001111", Device: 7, Server: types.HiddenUserServer}
-
-func newText() string { return rand.Text() }

@@ -120,7 +120,7 @@ func (d *Dir) PutObject(ctx context.Context, session, name string, body []byte) 
 	if err != nil {
 		return "", d.failure("store", err)
 	}
-	defer remove(temp)
+	defer func() { _ = remove(temp) }()
 	switch err := publish(temp, path); {
 	case errors.Is(err, fs.ErrExist):
 		return "", taken(session, name)
