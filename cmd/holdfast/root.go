@@ -71,7 +71,7 @@ func (a *app) root() *cobra.Command {
 	}
 	add("run", a.runCommand(ModeDev), a.runCommand(ModeWorker), a.simCommand(), a.demoCommand())
 	add("use", a.sessionsCommand(), a.sendCommand(), a.messagesCommand(), a.workersCommand(), a.explainCommand())
-	add("care", a.doctorCommand(), a.healthcheckCommand(), a.versionCommand(), a.completionCommand())
+	add("care", a.doctorCommand(), a.healthcheckCommand(), a.importCommand(), a.versionCommand(), a.completionCommand())
 	return root
 }
 

@@ -254,19 +254,28 @@ func firstSession(ctx context.Context, store state.Store, log *slog.Logger) erro
 	if _, err := store.Owner(ctx, defaultSession); err == nil {
 		return nil
 	}
-	now := time.Now().UTC()
-	value, err := state.Encode(state.Spec{V: state.Format, Name: defaultSession, Wanted: state.WantRunning,
-		Generation: 1, CreatedAt: now, ChangedAt: now})
+	w, err := wantRunning(defaultSession)
 	if err != nil {
 		return err
 	}
-	w := state.Put(state.KindSpec, "", value)
-	w.Rev = 1
 	if err := store.CreateSession(ctx, defaultSession, []state.Write{w}); err != nil && !errors.Is(err, state.ErrExists) {
 		return fmt.Errorf("making the session %s: %w", defaultSession, err)
 	}
 	log.Info("first start: made a session", "session", defaultSession)
 	return nil
+}
+
+// wantRunning is the first spec of a session.
+func wantRunning(name string) (state.Write, error) {
+	now := time.Now().UTC()
+	value, err := state.Encode(state.Spec{V: state.Format, Name: name, Wanted: state.WantRunning,
+		Generation: 1, CreatedAt: now, ChangedAt: now})
+	if err != nil {
+		return state.Write{}, err
+	}
+	w := state.Put(state.KindSpec, "", value)
+	w.Rev = 1
+	return w, nil
 }
 
 // terminalQR draws QR codes in the terminal of dev.

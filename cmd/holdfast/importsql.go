@@ -1,0 +1,154 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+	"go.mau.fi/whatsmeow/types"
+
+	"github.com/holdfast-wa/holdfast/state"
+	"github.com/holdfast-wa/holdfast/state/device"
+	"github.com/holdfast-wa/holdfast/state/journal"
+	"github.com/holdfast-wa/holdfast/worker/lease"
+)
+
+// Imported is one device that was taken over.
+type Imported struct {
+	Session string `json:"session"`
+	Device  string `json:"device"` // its number within the account, not the phone number
+}
+
+// importCommand takes over what another program of the same library has paired.
+func (a *app) importCommand() *cobra.Command {
+	as, only := "", ""
+	cmd := &cobra.Command{
+		Use:   "import-sqlstore FILE",
+		Short: "Take over the devices of a whatsmeow sqlstore database, without a new QR",
+		Long: "Takes over the devices of the SQLite database of another program that is built on\n" +
+			"whatsmeow. That program must be stopped for good first: two clients with one device\n" +
+			"kick each other and break its keys. The file is read only. holdfast must be stopped\n" +
+			"as well; at its next start the sessions come online.",
+		Args: exactly("FILE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cfg, err := a.config(cmd, nil)
+			if err != nil {
+				return err
+			}
+			if as != "" {
+				if err := state.CheckName(as); err != nil {
+					return usageError{err}
+				}
+			}
+			done, err := importSQLStore(cmd.Context(), cfg, args[0], as, only)
+			if len(done) > 0 || err == nil {
+				if printErr := a.printImported(done); printErr != nil {
+					return errors.Join(err, printErr)
+				}
+			}
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&as, "as", "", "name of the session; with several devices -2, -3 … follow it (imported)")
+	cmd.Flags().StringVar(&only, "jid", "", "take over this device alone, such as 491700000001:12@s.whatsapp.net")
+	settingFlags(cmd, []string{"data-dir", "state", "vault", "master-key"})
+	a.jsonFlag(cmd)
+	return cmd
+}
+
+func (a *app) printImported(done []Imported) error {
+	if a.asJSON {
+		return printJSON(a.io.Out, done)
+	}
+	w := tabwriter.NewWriter(a.io.Out, 0, 4, 2, ' ', 0)
+	fmt.Fprintln(w, "SESSION\tDEVICE")
+	for _, d := range done {
+		fmt.Fprintf(w, "%s\t%s\n", d.Session, d.Device)
+	}
+	return w.Flush()
+}
+
+// importSQLStore returns what was taken over, also beside an error.
+func importSQLStore(ctx context.Context, cfg Config, file, as, only string) ([]Imported, error) {
+	if _, err := os.Stat(file); err != nil {
+		return nil, fmt.Errorf("import-sqlstore: %s: %w; give the path of the SQLite file", file, bare(err))
+	}
+	jids, err := device.ListSQLStore(ctx, file)
+	if err != nil {
+		return nil, fmt.Errorf("import-sqlstore: %w", err)
+	}
+	if only != "" {
+		want, err := types.ParseJID(only)
+		if err != nil {
+			return nil, usageError{fmt.Errorf("--jid: is not a device's JID; write it like 491700000001:12@s.whatsapp.net")}
+		}
+		found := jids[:0]
+		for _, jid := range jids {
+			if jid == want {
+				found = append(found, jid)
+			}
+		}
+		jids = found
+	}
+	if len(jids) == 0 {
+		return nil, fmt.Errorf("import-sqlstore: %s: holds no such device; nothing was done", file)
+	}
+	o, err := openState(ctx, cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return nil, err
+	}
+	defer o.close()
+	var done []Imported
+	for i, jid := range jids {
+		name := as
+		if name == "" {
+			name = "imported"
+		}
+		if i > 0 {
+			name = fmt.Sprintf("%s-%d", name, i+1)
+		}
+		if err := importOne(ctx, o, name, file, jid); err != nil {
+			return done, fmt.Errorf("import-sqlstore: session %s: %w", name, err)
+		}
+		done = append(done, Imported{name, fmt.Sprintf("%d", jid.Device)})
+	}
+	return done, nil
+}
+
+// importOne makes a session and fills it. One that a failed import left behind
+// is unpaired and taken again; one that is in use is left alone.
+func importOne(ctx context.Context, o *opened, name, file string, jid types.JID) error {
+	if err := o.store.CreateSession(ctx, name, nil); err != nil && !errors.Is(err, state.ErrExists) {
+		return err
+	}
+	owner, err := o.store.Owner(ctx, name)
+	if err != nil {
+		return err
+	}
+	if owner, err = o.store.Claim(ctx, owner, lease.NewIncarnation()); err != nil {
+		return err
+	}
+	jrn, err := journal.Open(ctx, journal.Config{Store: o.store, Fence: owner.Fence(), Fleet: o.keyset})
+	if err != nil {
+		return err
+	}
+	err = device.ImportSQLStore(ctx, device.Config{Journal: jrn, Store: o.store, Vault: o.vault, Master: o.master, Session: name}, file, jid)
+	jrn.Close()
+	if err != nil {
+		return err
+	}
+	if _, err := o.store.Get(ctx, state.OfSession(name), state.Key{Kind: state.KindSpec}); errors.Is(err, state.ErrNotFound) {
+		w, err := wantRunning(name)
+		if err != nil {
+			return err
+		}
+		if err := o.store.Update(ctx, state.OfSession(name), []state.Write{w}); err != nil {
+			return err
+		}
+	}
+	return o.store.Release(ctx, owner.Fence())
+}
