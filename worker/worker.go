@@ -385,7 +385,9 @@ func (w *Worker) live(r *running, name string) {
 			if err := r.lease.Renew(held); err != nil {
 				w.log.Error("session could not be renewed", "session", name, "error", err)
 			}
-			again := session.New(w.sessionConfig(r, name, false))
+			cfg := w.sessionConfig(r, name, false)
+			cfg.Innocent = true // the process did not die
+			again := session.New(cfg)
 			r.mu.Lock()
 			r.actor = again
 			r.mu.Unlock()

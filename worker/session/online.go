@@ -193,6 +193,7 @@ func (a *actor) monitorTick(ctx context.Context, now time.Time) phase {
 	if !o.lasted && policy.Lasted(now.Sub(o.since)) {
 		// The connection has proved itself: the next trouble begins at attempt 1.
 		o.lasted = true
+		a.strands = 0
 		settled := a.snapshot().Settled()
 		if settled.Attempt != a.st.Attempt || settled.RateLimitStep != a.st.RateLimitStep {
 			if err := a.report(func(s *state.Status) { a.applySnapshot(s, settled) }); err != nil {

@@ -286,7 +286,7 @@ func TestAProcessThatDiesThreeTimesParksTheSession(t *testing.T) {
 			// The actor of a dead process neither commits nor releases.
 			w.lease.Lose(context.DeadlineExceeded)
 			synctest.Wait()
-			<-w.ended
+			<-w.ended //nolint:errcheck // how a dead process ended tells nothing
 		}
 		blamed := func(c *Config) { c.Blamed = true }
 		for range 20 {

@@ -76,7 +76,7 @@ func (a *actor) take(ctx context.Context, own func(any) (phase, bool)) phase {
 func (a *actor) handle(ctx context.Context, item any) phase {
 	switch it := item.(type) {
 	case broken:
-		return a.strand(it.err)
+		return a.broke(ctx, it.err)
 	case Order:
 		return a.command(ctx, it)
 	case coded:
@@ -136,6 +136,23 @@ func (a *actor) letGo() {
 	}
 }
 
+// broke deals with a journal or device that works no more. A record that cannot
+// be read will not read better on the next connection, so the session is parked
+// for an operator to look at; everything else is the store's matter.
+func (a *actor) broke(ctx context.Context, err error) phase {
+	if a.jrn != nil && a.jrn.Err() == nil {
+		if a.dev == nil || a.dev.Err() == nil {
+			return nil // told by a device that has been closed since
+		}
+		if errors.Is(err, state.ErrCorrupt) {
+			a.dropLine()
+			a.dropDevice()
+			return a.signal(ctx, policy.Signal{Kind: policy.SignalStale, Err: err})
+		}
+	}
+	return a.strand(err)
+}
+
 // strand is the phase of a session whose store does not answer or refuses.
 func (a *actor) strand(err error) phase {
 	a.cutCurrent()
@@ -157,7 +174,13 @@ func (a *actor) runStranded(ctx context.Context, cause error) phase {
 	d := policy.Decide(a.snapshot(), policy.Observe(policy.Signal{Kind: policy.SignalStoreFailed, Err: cause}, a.st.Paired), now)
 	a.logDecision(d, policy.Event{Cause: d.Cause, Err: cause})
 	a.setLive(func(l *Live) { l.State, l.Cause = d.State, d.Cause })
+	// A store that fails again and again, or one commit that it never takes, must
+	// not become a loop of logins.
+	a.strands++
 	wait := d.Delay
+	if steps := a.set.Backoff; a.strands > 1 && len(steps) > 0 {
+		wait = max(wait, steps[min(a.strands, len(steps))-1])
+	}
 	for {
 		if next := a.pump(ctx, at(time.Now().Add(wait)), deferItem(a)); next != nil {
 			return next
@@ -172,9 +195,8 @@ func (a *actor) runStranded(ctx context.Context, cause error) phase {
 		a.log.Warn("the store does not answer yet", "error", err, "retryIn", wait)
 		wait = min(wait*2, time.Minute)
 	}
-	a.box.post(wake{}) // commands that came meanwhile are in the store
-	a.st.Holding = false
-	return a.begin
+	a.letGo()      // this process lives
+	return a.begin // which reads the commands that came meanwhile
 }
 
 // deferItem keeps a stranded session from acting on what needs the store.

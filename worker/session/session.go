@@ -191,6 +191,7 @@ type actor struct {
 	redialFor  string // the setting whose change wants another connection
 	removed    bool
 	swept      time.Time
+	strands    int         // times in a row that the store failed, since a connection that lasted
 	detail     atomic.Bool // the log is in detail
 	quiet      *time.Timer // ends that
 

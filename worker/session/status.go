@@ -3,7 +3,6 @@ package session
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"reflect"
 	"time"
@@ -206,6 +205,3 @@ func (a *actor) cutCurrent() {
 		(*line).Cut()
 	}
 }
-
-// isGone says that the session does not exist any more.
-func isGone(err error) bool { return errors.Is(err, state.ErrNotFound) }

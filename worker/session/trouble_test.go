@@ -172,6 +172,66 @@ func TestAStoreThatIsAway(t *testing.T) {
 	})
 }
 
+// TestAStoreThatFailsForEver does not become a loop of logins.
+func TestAStoreThatFailsForEver(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.pair()
+		faults := statetest.Fault(w.store)
+		w.store = faults
+		w.behave = func(l *fakeLine) {
+			l.login()
+			time.Sleep(time.Second)
+			faults.FailBefore(statetest.Of(statetest.Commit), 1, state.ErrTooLarge)
+			l.post(whatsapp.PushName{On: whatsapp.On{N: l.call.N}, Name: time.Now().String()})
+		}
+		w.start()
+		time.Sleep(time.Hour)
+		if n := len(w.dialled()); n < 10 || n > 70 {
+			t.Errorf("%d dials in an hour", n)
+		}
+	})
+}
+
+// TestADamagedRecordParks the session for an operator: no connection makes it readable.
+func TestADamagedRecordParks(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.pair()
+		w.behave = func(l *fakeLine) { l.login() }
+		w.start()
+		time.Sleep(time.Minute)
+		line := w.last()
+		ctx := context.Background()
+		f := w.lease.Fence()
+		// Every place where the contact's ratchet could be, damaged.
+		lib := line.call.Device.Library()
+		if err := lib.Sessions.PutSession(ctx, "491700000002:0", []byte("ratchet")); err != nil {
+			t.Fatal(err)
+		}
+		page, err := w.store.Query(ctx, state.OfSession("shop"), state.Query{Kind: state.KindSignal})
+		if err != nil || len(page.Records) != 1 {
+			t.Fatalf("%d records, %v", len(page.Records), err)
+		}
+		if err := w.store.Commit(ctx, f, "", []state.Write{state.Put(state.KindSignal, page.Records[0].Key.ID, []byte("damaged"))}); err != nil {
+			t.Fatal(err)
+		}
+		w.command(state.VerbRestart, nil) // with an empty cache
+		w.command(state.VerbStop, nil)
+		w.command(state.VerbStart, nil)
+		line = w.last()
+		if _, err := line.call.Device.Library().Sessions.GetSession(ctx, "491700000002:0"); err == nil {
+			t.Fatal("the damage was not noticed")
+		}
+		time.Sleep(24 * time.Hour)
+		st := w.status()
+		if st.Cause != state.CauseStaleCredentials || st.State != state.Failing || !st.Paired {
+			t.Errorf("%s %s paired %v", st.State, st.Cause, st.Paired)
+		}
+		if line.Open() {
+			t.Error("the line is still open")
+		}
+	})
+}
+
 // TestAnotherOwner ends the session silently.
 func TestAnotherOwner(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
