@@ -1,7 +1,6 @@
 package state
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"time"
@@ -36,8 +35,7 @@ func Decode(value []byte, doc any) error {
 	if v.V < 1 || v.V > Format {
 		return fmt.Errorf("%w: format %d, this release reads up to %d; run the release that wrote it", ErrCorrupt, v.V, Format)
 	}
-	dec := json.NewDecoder(bytes.NewReader(value))
-	if err := dec.Decode(doc); err != nil {
+	if err := json.Unmarshal(value, doc); err != nil {
 		return fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
 	return nil

@@ -45,6 +45,8 @@ const (
 	claimsAtOnce = 16
 	// claimPage is how many sessions are read at a time.
 	claimPage = 500
+	// tellFull is how often it is said that there is no room for more sessions.
+	tellFull = 5 * time.Minute
 	// restartActor is the pause before an actor that failed is run again.
 	restartActor = 15 * time.Second
 	// DefaultDrain is how long Run waits for sessions to end.
@@ -101,6 +103,8 @@ type Worker struct {
 	stopping bool
 	actors   sync.WaitGroup
 	released int
+
+	toldFull time.Time // of the last word about the capacity; only claim looks at it
 }
 
 // running is a session in this process.
@@ -221,7 +225,7 @@ func (w *Worker) Run(ctx context.Context) error {
 func (w *Worker) work(ctx, sessions context.Context) {
 	poll := time.NewTicker(pollEvery)
 	defer poll.Stop()
-	w.claimAll(ctx, sessions)
+	listed := w.claimAll(ctx, sessions)
 	swept := time.Now()
 	for {
 		select {
@@ -239,8 +243,11 @@ func (w *Worker) work(ctx, sessions context.Context) {
 			w.claimUnowned(ctx, sessions)
 			w.dispatch(ctx, state.CommandIndex(w.cfg.Incarnation))
 			if time.Since(swept) >= sweepEvery {
-				swept = time.Now()
+				swept, listed = time.Now(), false
 				w.dispatch(ctx, state.CommandIndex(""))
+			}
+			if !listed {
+				listed = w.claimAll(ctx, sessions)
 			}
 		}
 	}
@@ -263,22 +270,25 @@ func (w *Worker) lookup(name string) *running {
 	return w.sessions[name]
 }
 
-// claimAll takes over what the incarnation before this one, which is dead, left.
-func (w *Worker) claimAll(ctx, sessions context.Context) {
+// claimAll takes over whatever does not run here: what the incarnation before
+// this one, which is dead, left, and what a claim or release that failed has left
+// to this one. It tells whether the list was read to its end.
+func (w *Worker) claimAll(ctx, sessions context.Context) bool {
 	after := ""
 	for {
-		free, next, err := w.keeper.Claimable(ctx, after, claimPage)
+		page, err := w.cfg.Store.Sessions(ctx, after, claimPage)
 		if err != nil {
 			if ctx.Err() == nil {
 				w.log.Error("sessions could not be listed; trying again", "error", err)
+				w.cfg.Metrics.storeError("sessions")
 			}
-			return
+			return false
 		}
-		w.claim(ctx, sessions, free)
-		if next == "" {
-			return
+		w.claim(ctx, sessions, page)
+		if len(page) < claimPage {
+			return true
 		}
-		after = next
+		after = page[len(page)-1].Session
 	}
 }
 
@@ -311,12 +321,15 @@ func (w *Worker) claim(ctx, sessions context.Context, free []state.Owner) {
 		full := w.cfg.Capacity > 0 && len(w.sessions) >= w.cfg.Capacity
 		_, have := w.sessions[o.Session]
 		w.mu.Unlock()
-		if full {
-			w.log.Warn("at capacity, sessions stay unowned", "capacity", w.cfg.Capacity)
-			break
-		}
 		if have || ctx.Err() != nil {
 			continue
+		}
+		if full {
+			if now := time.Now(); now.Sub(w.toldFull) >= tellFull {
+				w.toldFull = now
+				w.log.Warn("at capacity, sessions stay unowned", "capacity", w.cfg.Capacity)
+			}
+			break
 		}
 		claims.Go(func() error {
 			l, err := w.keeper.Claim(ctx, sessions, o)

@@ -126,7 +126,7 @@ func (s *stage) listen(target string, headers ...string) (<-chan [3]string, func
 		req.Header.Set(headers[i], headers[i+1])
 	}
 	client := &http.Client{Transport: &http.Transport{}}
-	resp, err := client.Do(req)
+	resp, err := client.Do(req) //nolint:bodyclose // the function that is returned closes it
 	if err != nil {
 		s.t.Fatal(err)
 	}

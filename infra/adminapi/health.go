@@ -69,6 +69,11 @@ func Overall(sessions []SessionHealth) string {
 			}
 		}
 	}
+	for _, s := range sessions {
+		if s.State == "" {
+			return string(state.Connecting) // taken up, and not read yet
+		}
+	}
 	return "connected"
 }
 

@@ -29,6 +29,7 @@ func TestOverallIsTheWorstOfTheWanted(t *testing.T) {
 		{running(state.Online, state.Connecting), "connecting"},
 		{running(state.Reconnecting, state.Banned, state.Online), "banned"},
 		{running(state.Pairing, state.Conflict), "conflict"},
+		{append(running(state.Online), SessionHealth{}), "connecting"}, // taken up, and not read yet
 		{append(running(state.Online), SessionHealth{Wanted: state.WantStopped, State: state.Stopped}), "connected"},
 	} {
 		if got := Overall(tc.sessions); got != tc.want {

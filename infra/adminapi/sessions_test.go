@@ -396,3 +396,23 @@ func TestSpan(t *testing.T) {
 		}
 	}
 }
+
+// TestAStoreThatCannotWriteIsShown by what the worker in this process knows: the
+// record still says online.
+func TestAStoreThatCannotWriteIsShown(t *testing.T) {
+	s := newStage(t)
+	o := s.session("shop")
+	s.online(o)
+	s.api.cfg.Alive = func(string) bool { return true }
+	s.api.cfg.Live = func(string) (state.Status, bool) {
+		return state.Status{State: state.Reconnecting, Cause: state.CauseStoreUnavailable, Health: state.Dead, ObservedAt: s.now()}, true
+	}
+	got := s.ask(Viewer, "GET", "/api/sessions/shop", "")
+	var v Session
+	if err := json.Unmarshal(got.body, &v); err != nil {
+		t.Fatal(err)
+	}
+	if v.State != state.Reconnecting || v.Cause != state.CauseStoreUnavailable || v.Health != state.Dead {
+		t.Errorf("%s %s %s", v.State, v.Cause, v.Health)
+	}
+}

@@ -189,7 +189,15 @@ func (a *API) view(ctx context.Context, s stored) Session {
 	now := a.cfg.Now().UTC()
 	st, id := s.status, s.identity
 	if a.cfg.Live != nil {
-		if live, ok := a.cfg.Live(s.owner.Session); ok && live.State == st.State && live.ObservedAt.After(st.ObservedAt) {
+		live, ok := a.cfg.Live(s.owner.Session)
+		if ok && (live.Cause == state.CauseStoreUnavailable || live.State == state.Failing && st.State != state.Failing) {
+			// The record cannot say so: it is what could not be written or read.
+			st.State, st.Cause, st.Code, st.Health, st.ObservedAt = live.State, live.Cause, 0, live.Health, live.ObservedAt
+			if live.Decision != "" {
+				st.Decision = live.Decision
+			}
+			s.status.State, s.known = live.State, true
+		} else if ok && live.State == st.State && live.ObservedAt.After(st.ObservedAt) {
 			st.Health, st.ObservedAt = live.Health, live.ObservedAt
 			st.LastPongAt, st.LastInboundAt, st.LastActivityAt = live.LastPongAt, live.LastInboundAt, live.LastActivityAt
 			st.FailuresInARow, st.Undecryptable = live.FailuresInARow, live.Undecryptable

@@ -282,8 +282,10 @@ func TestAppStateCrash(t *testing.T) {
 		for n := 1; ; n++ {
 			fault := statetest.Fault(memory.New(time.Now))
 			w := newWorld(t, fault)
-			w.tune = func(c *device.Config) { c.ReadWait = time.Millisecond }
-			d := w.paired()
+			d := w.paired() // patient: a loaded machine is slow
+			w.tune = func(c *device.Config) { c.ReadWait = 20 * time.Millisecond }
+			d = w.open()
+			w.tune = nil
 			put := func(d *device.Device, version uint64, from int) error {
 				return putAppState(d.Library().AppState, version, from, size)
 			}

@@ -51,6 +51,9 @@ func NewMonitor(settings Settings, now time.Time) *Monitor {
 	return &Monitor{settings: settings, since: now}
 }
 
+// Adjust goes on with changed settings.
+func (m *Monitor) Adjust(settings Settings) { m.settings = settings }
+
 // FailuresInARow is how many looks in a row have found a fault. A pong sets it
 // to 0.
 func (m *Monitor) FailuresInARow() int { return m.failures }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/holdfast-wa/holdfast/state"
@@ -50,6 +51,9 @@ func failed(code, format string, args ...any) outcome {
 func (a *actor) command(ctx context.Context, o Order) phase {
 	if _, seen := a.open[o.ID]; seen || o.State.Final() {
 		return nil
+	}
+	if _, late := a.ended[o.ID]; late {
+		return nil // read from the store before it had ended
 	}
 	a.open[o.ID] = struct{}{}
 	now := time.Now()
@@ -112,18 +116,28 @@ func (a *actor) cooling(o Order, now time.Time) (outcome, bool) {
 		a.st.Cause, left.Round(time.Second)), true
 }
 
+// endedKept is how long an ended command is remembered: longer than one that was
+// read before its end can lie in the mailbox.
+const endedKept = 5 * time.Minute
+
+// settle asks, after the commands that were read, whether the spec is followed.
+type settle struct{}
+
+// settleSpec follows the spec, where no command has done so.
+func (a *actor) settleSpec(ctx context.Context) phase {
+	if a.spec.Generation == a.st.ObservedGeneration {
+		return nil
+	}
+	return a.followSpec(ctx)
+}
+
 // freshCycle connects now, with all attempts at hand again.
 func (a *actor) freshCycle() phase {
 	a.cutCurrent()
 	a.endOnline(time.Now())
 	a.dropLine()
 	a.applySnapshot(&a.st, a.snapshot().Settled())
-	a.st.NextAttemptAt, a.st.CooldownUntil = time.Time{}, time.Time{}
-	if a.st.Paired {
-		a.st.State = state.Connecting
-	} else {
-		a.st.Cause, a.st.Code = state.CauseNone, 0
-	}
+	a.fresh = true
 	return a.pardon(a.connecting)
 }
 
@@ -159,6 +173,13 @@ func (a *actor) finish(o Order, end outcome, next phase) phase {
 	err = a.jrn.Commit(context.Background(), journal.Batch{Writes: []state.Write{w}, Events: []journal.Draft{{
 		Type: state.EventCommandDone, Data: map[string]any{"command": state.CommandRef(a.cfg.Name, c.ID),
 			"verb": c.Verb, "state": c.State, "code": c.Code, "problem": c.Problem}}}})
+	if err == nil || errors.Is(err, state.ErrConflict) {
+		maps.DeleteFunc(a.ended, func(_ string, at time.Time) bool { return now.Sub(at) > endedKept })
+		a.ended[o.ID] = now
+		if next == nil && a.spec.Generation != a.st.ObservedGeneration {
+			a.box.post(settle{}) // refused, or nothing to do: the spec is seen all the same
+		}
+	}
 	switch {
 	case errors.Is(err, state.ErrConflict):
 		a.log.Warn("the command was changed by somebody else meanwhile", "command", c.ID)
@@ -207,10 +228,12 @@ func (a *actor) disconnect(unlinked string) phase {
 
 // repair clears the credentials and pairs anew.
 func (a *actor) repair(ctx context.Context) phase {
-	a.unlinked = a.unlink(ctx)
-	next := a.signal(ctx, policy.Signal{Kind: policy.SignalUserDisconnect})
-	if a.jrn.Err() != nil {
-		return next
+	if a.st.Paired { // else there is nothing to clear, and what is in quarantine stays there
+		a.unlinked = a.unlink(ctx)
+		next := a.signal(ctx, policy.Signal{Kind: policy.SignalUserDisconnect})
+		if a.jrn.Err() != nil {
+			return next
+		}
 	}
 	a.st.RepairObserved = a.spec.RepairGeneration
 	return a.freshCycle()
@@ -228,7 +251,11 @@ func (a *actor) restore(ctx context.Context, o Order) phase {
 		if a.jrn.Err() != nil {
 			return a.strand(a.jrn.Err())
 		}
-		return a.finish(o, failed("nothing_to_restore", "%v", err), a.parked(a.st.NextAttemptAt))
+		next := a.parked(a.st.NextAttemptAt)
+		if a.phase == "connecting" || a.phase == "pairing" {
+			next = a.freshCycle() // it goes on showing codes
+		}
+		return a.finish(o, failed("nothing_to_restore", "%v", err), next)
 	}
 	a.st.Paired = true
 	return a.finish(o, done("the quarantined credentials are in use again"), a.freshCycle())
@@ -236,6 +263,14 @@ func (a *actor) restore(ctx context.Context, o Order) phase {
 
 // followSpec brings the session to what the spec wants now.
 func (a *actor) followSpec(ctx context.Context) phase {
+	if a.reopen {
+		if a.line != nil || a.phase == "waiting" {
+			a.redialFor = "webhook"
+		}
+		if err := a.reopenJournal(ctx); err != nil {
+			return a.strand(err)
+		}
+	}
 	switch {
 	case a.spec.Wanted == state.WantDisconnected && a.st.Cause != state.CauseDisconnected:
 		return a.disconnect(a.unlink(ctx))
@@ -244,8 +279,15 @@ func (a *actor) followSpec(ctx context.Context) phase {
 	case a.spec.Wanted == state.WantRunning && a.spec.RepairGeneration > a.st.RepairObserved:
 		return a.repair(ctx)
 	case a.spec.Wanted == state.WantRunning && (a.st.Cause == state.CauseStopped || a.st.Cause == state.CauseDisconnected):
+		if until := a.st.CooldownUntil; until.After(time.Now()) {
+			// A stop in between does not shorten it.
+			if err := a.report(nil); err != nil {
+				return a.strand(err)
+			}
+			return a.parked(until)
+		}
 		return a.freshCycle()
-	case a.redialFor != "" && (a.line != nil || a.phase == "waiting"):
+	case a.redialFor == "webhook" || a.redialFor != "" && (a.line != nil || a.phase == "waiting"):
 		a.log.Info("settings changed, connecting anew", "setting", a.redialFor)
 		a.redialFor = ""
 		return a.freshCycle()
@@ -257,6 +299,19 @@ func (a *actor) followSpec(ctx context.Context) phase {
 	return nil
 }
 
+// reopenJournal opens the journal for other receivers. The device writes through
+// it and the line looks at it, so both are made anew.
+func (a *actor) reopenJournal(ctx context.Context) error {
+	a.endOnline(time.Now())
+	a.dropLine()
+	a.dropDevice()
+	if a.cfg.Journal != nil {
+		a.cfg.Journal(a.cfg.Name, nil, a.own)
+	}
+	a.jrn.Close()
+	return a.openJournal(ctx)
+}
+
 // reconcile looks at the store: spec, commands, outbox.
 func (a *actor) reconcile(ctx context.Context) phase {
 	if err := a.loadSpec(ctx); err != nil {
@@ -265,7 +320,7 @@ func (a *actor) reconcile(ctx context.Context) phase {
 		}
 		return a.strand(err)
 	}
-	after := ""
+	after, found := "", false
 	for {
 		page, err := a.cfg.Store.Query(ctx, state.OfSession(a.cfg.Name), state.Query{Kind: state.KindCommand, After: after})
 		if err != nil {
@@ -282,6 +337,7 @@ func (a *actor) reconcile(ctx context.Context) phase {
 			}
 			if !c.State.Final() {
 				a.box.post(Order{c, rec.Rev})
+				found = true
 			}
 			after = rec.Key.ID
 		}
@@ -292,10 +348,11 @@ func (a *actor) reconcile(ctx context.Context) phase {
 	if a.online != nil {
 		a.startOutbox(ctx)
 	}
-	if a.spec.Generation != a.st.ObservedGeneration {
-		return a.followSpec(ctx)
+	if found {
+		a.box.post(settle{}) // what has changed came with one of them
+		return nil
 	}
-	return nil
+	return a.settleSpec(ctx)
 }
 
 // pairCode asks the server for a code to be typed on the phone. It needs a
@@ -370,11 +427,8 @@ func (a *actor) remove(ctx context.Context) phase {
 	a.close()
 	err := a.cfg.Store.RemoveSession(context.WithoutCancel(ctx), a.cfg.Lease.Fence())
 	if err != nil {
-		a.log.Error("removing the session failed", "error", err)
-		if err := a.load(ctx); err != nil {
-			return a.leave
-		}
-		return a.parked(time.Time{})
+		a.log.Error("removing the session failed; trying again", "error", err)
+		return a.strand(err) // the command is open in the store, and is found again
 	}
 	a.log.Info("session removed", "unlink", a.unlinked)
 	a.removed = true

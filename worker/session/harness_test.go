@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -44,6 +45,7 @@ type world struct {
 	refreshes int
 	quiet     bool // nothing arrives but pongs
 	cfg       func(*Config)
+	recovers  bool // a panic of the actor is an error, as in the supervisor
 
 	s     *Session
 	lease *lease.Lease
@@ -171,7 +173,17 @@ func (w *world) start() {
 	ended := make(chan error, 1)
 	w.ended = ended
 	s := w.s
-	go func() { ended <- s.Run() }()
+	go func() {
+		defer func() {
+			if v := recover(); v != nil {
+				if !w.recovers {
+					panic(v)
+				}
+				ended <- fmt.Errorf("panic: %v", v)
+			}
+		}()
+		ended <- s.Run()
+	}()
 }
 
 // end stops the actor in order and releases the session.

@@ -71,6 +71,7 @@ func (a *actor) loggedIn(e whatsapp.Connected) phase {
 			a.cfg.Observe.Reconnected(took)
 		}
 	}
+	a.phase = "online" // which the record names with the state
 	a.log.Info("WhatsApp connected successfully", "attempt", a.st.Attempt, "reconnectTook", took.Round(time.Millisecond).String())
 	if err := a.report(func(s *state.Status) {
 		s.State, s.Cause, s.Code, s.Health = state.Online, state.CauseNone, 0, state.Healthy
@@ -179,6 +180,7 @@ func (a *actor) sendPing() {
 // monitorTick is the seeds' look at the connection.
 func (a *actor) monitorTick(ctx context.Context, now time.Time) phase {
 	o := a.online
+	a.countUndecryptable(now)
 	v := o.monitor.Tick(now, policy.Facts{SocketOpen: a.line.Open(), LoggedIn: a.line.LoggedIn(),
 		LastPong: a.line.LastPong(), LastActivity: a.line.LastActivity()})
 	switch v.Check {

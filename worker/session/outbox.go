@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -55,12 +56,12 @@ func (a *actor) startOutbox(ctx context.Context) {
 		return
 	}
 	a.outbox.running, a.outbox.again = true, false
-	line, jrn, set := a.line, a.jrn, a.set
+	line, jrn, set, log := a.line, a.jrn, a.set, a.log
 	a.setLive(func(l *Live) { l.Job = "sending" })
 	a.outbox.wait.Add(1)
 	go func() {
 		defer a.outbox.wait.Done()
-		next, err := a.drain(ctx, line, jrn, set)
+		next, err := a.drain(ctx, line, jrn, set, log)
 		a.box.post(sendEnded{next, err})
 	}()
 }
@@ -102,7 +103,7 @@ func (a *actor) waitOutbox() {
 }
 
 // drain sends all that is due and returns when the next one is.
-func (a *actor) drain(ctx context.Context, line Line, jrn *journal.Journal, set policy.Settings) (time.Time, error) {
+func (a *actor) drain(ctx context.Context, line Line, jrn *journal.Journal, set policy.Settings, log *slog.Logger) (time.Time, error) {
 	var next time.Time
 	var after *state.Indexed
 	scheduled := 0
@@ -117,7 +118,7 @@ func (a *actor) drain(ctx context.Context, line Line, jrn *journal.Journal, set 
 			rec := page[i].Record
 			var item state.Outbox
 			if err := state.Decode(rec.Value, &item); err != nil {
-				a.log.Error("an outbox item cannot be read", "item", rec.Key.ID, "error", err)
+				log.Error("an outbox item cannot be read", "item", rec.Key.ID, "error", err)
 				continue
 			}
 			if item.State != state.OutQueued && item.State != state.OutSending {
@@ -133,7 +134,7 @@ func (a *actor) drain(ctx context.Context, line Line, jrn *journal.Journal, set 
 			if !line.LoggedIn() || ctx.Err() != nil {
 				return time.Time{}, nil // it goes on with the next login
 			}
-			again, err := a.sendOne(ctx, line, jrn, set, item, rec.Rev)
+			again, err := a.sendOne(ctx, line, jrn, set, log, item, rec.Rev)
 			if err != nil {
 				return time.Time{}, err
 			}
@@ -148,7 +149,7 @@ func (a *actor) drain(ctx context.Context, line Line, jrn *journal.Journal, set 
 }
 
 // sendOne sends one message. again says that it failed for a passing reason.
-func (a *actor) sendOne(ctx context.Context, line Line, jrn *journal.Journal, set policy.Settings, item state.Outbox, rev uint64) (again bool, err error) {
+func (a *actor) sendOne(ctx context.Context, line Line, jrn *journal.Journal, set policy.Settings, log *slog.Logger, item state.Outbox, rev uint64) (again bool, err error) {
 	content, err := a.openContent(item)
 	if err != nil {
 		return false, a.settle(jrn, item, rev, state.OutFailed, "corrupt", err.Error())
@@ -177,7 +178,7 @@ func (a *actor) sendOne(ctx context.Context, line Line, jrn *journal.Journal, se
 		if failure == nil || !passing {
 			break
 		}
-		a.log.Warn("sending failed for a passing reason", "message", item.MessageID, "try", try, "error", failure)
+		log.Warn("sending failed for a passing reason", "message", item.MessageID, "try", try, "error", failure)
 		if try >= sendTries || !line.LoggedIn() {
 			return true, nil
 		}

@@ -21,6 +21,7 @@ const pairedWithoutRestart = 15 * time.Second
 // begin finds the phase that the stored spec and status ask for.
 func (a *actor) begin(ctx context.Context) phase {
 	a.enter("beginning")
+	a.fresh, a.redialFor = false, ""
 	now := time.Now()
 	if a.st.Holding {
 		// The owner before died while it held a connection.
@@ -90,11 +91,20 @@ func (a *actor) connecting(ctx context.Context) phase {
 	switch {
 	case !a.st.Paired:
 		shown = state.Pairing
+	case a.fresh:
 	case a.st.State == state.Reconnecting || a.st.State == state.Restarting:
 		shown = a.st.State // it is what operators are waiting for the end of
 	}
 	// Stored before the dial: whoever comes after this process must know that it held the session.
-	if err := a.report(func(s *state.Status) { s.State, s.NextAttemptAt = shown, time.Time{} }); err != nil {
+	fresh := a.fresh
+	a.fresh = false
+	if err := a.report(func(s *state.Status) {
+		s.State, s.NextAttemptAt = shown, time.Time{}
+		if fresh {
+			// What a command has overridden must not hold the next owner up.
+			s.Cause, s.Code, s.CooldownUntil = state.CauseNone, 0, time.Time{}
+		}
+	}); err != nil {
 		return a.strand(err)
 	}
 	if next := a.turn(ctx); next != nil {

@@ -89,6 +89,8 @@ func (a *actor) handle(ctx context.Context, item any) phase {
 		return nil
 	case wake:
 		return a.reconcile(ctx)
+	case settle:
+		return a.settleSpec(ctx)
 	case sendEnded:
 		return a.sendEnded(ctx, it)
 	case dialEnded:
@@ -121,6 +123,9 @@ func (a *actor) leave(ctx context.Context) phase {
 	a.waitOutbox()
 	a.dropLine()
 	a.letGo()
+	if a.jrn == nil {
+		return nil // the store was away: what is stored there holds
+	}
 	if err := a.report(nil); err != nil {
 		a.log.Error("could not store the last status", "error", err)
 	}
@@ -166,14 +171,27 @@ func (a *actor) strand(err error) phase {
 // runStranded waits until the store answers, and goes on under a higher epoch:
 // whatever commit was under way can then no longer happen.
 func (a *actor) runStranded(ctx context.Context, cause error) phase {
-	a.enter("stranded")
 	now := time.Now()
+	lost := a.line != nil || a.phase == "connecting"
+	if a.online != nil && a.losing.IsZero() {
+		a.losing = now
+	}
+	a.enter("stranded")
 	a.endOnline(now)
 	a.dropLine()
 	a.dropDevice()
 	d := policy.Decide(a.snapshot(), policy.Observe(policy.Signal{Kind: policy.SignalStoreFailed, Err: cause}, a.st.Paired), now)
 	a.logDecision(d, policy.Event{Cause: d.Cause, Err: cause})
-	a.setLive(func(l *Live) { l.State, l.Cause = d.State, d.Cause })
+	if lost && a.cfg.Observe.Disconnected != nil {
+		a.cfg.Observe.Disconnected(d.Cause)
+	}
+	a.setLive(func(l *Live) {
+		l.State, l.Cause, l.Health = d.State, d.Cause, a.healthOf(d, now)
+		l.Status.State, l.Status.Cause, l.Status.Health, l.Status.ObservedAt = l.State, l.Cause, l.Health, now
+	})
+	// The commands are open in the store, and are read there afterwards.
+	clear(a.open)
+	a.codeFor = nil
 	// A store that fails again and again, or one commit that it never takes, must
 	// not become a loop of logins.
 	a.strands++
@@ -186,6 +204,9 @@ func (a *actor) runStranded(ctx context.Context, cause error) phase {
 			return next
 		}
 		err := a.resume(ctx)
+		if err == nil && lost {
+			err = a.tellLoss(d, now)
+		}
 		if err == nil {
 			break
 		}
@@ -199,17 +220,30 @@ func (a *actor) runStranded(ctx context.Context, cause error) phase {
 	return a.begin // which reads the commands that came meanwhile
 }
 
+// tellLoss stores, now that the store answers, that it had cost the connection.
+func (a *actor) tellLoss(d policy.Decision, at time.Time) error {
+	return a.report(func(s *state.Status) {
+		s.State, s.Cause, s.Code, s.Decision = d.State, d.Cause, d.Code, d.Summary()
+		s.Hours = policy.TallyReconnect(s.Hours, d.Cause, at)
+		if s.Disconnects == nil {
+			s.Disconnects = make(map[state.Cause]int)
+		}
+		s.Disconnects[d.Cause]++
+		s.Health = a.healthOf(d, at)
+	})
+}
+
 // deferItem keeps a stranded session from acting on what needs the store.
 func deferItem(a *actor) func(any) (phase, bool) {
 	return func(item any) (phase, bool) {
-		switch it := item.(type) {
+		switch item.(type) {
 		case broken:
 			return nil, true
-		case Order:
-			// It stays open in the store and is read again afterwards.
-			delete(a.open, it.ID)
+		case sendEnded:
+			a.outbox.running = false // the next login looks again
 			return nil, true
-		case wake, sendEnded, outboxDue, coded:
+		case Order, wake, settle, outboxDue, coded:
+			// What it was about stays in the store and is read again afterwards.
 			return nil, true
 		}
 		return nil, false

@@ -124,7 +124,7 @@ func New(cfg Config) *Session {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	a := &actor{cfg: cfg, box: newMailbox(), open: make(map[string]struct{})}
+	a := &actor{cfg: cfg, box: newMailbox(), open: make(map[string]struct{}), ended: make(map[string]time.Time)}
 	a.cfg.Log = slog.New(switched{cfg.Log.Handler(), &a.detail})
 	a.log = a.cfg.Log.With("session", cfg.Name)
 	return &Session{a: a}
@@ -180,6 +180,7 @@ type actor struct {
 	online   *onlineRun
 	outbox   outbox
 	open     map[string]struct{}   // commands taken in hand, by id
+	ended    map[string]time.Time  // commands that ended lately, by id
 	decrypts *policy.DecryptWindow // nil: none counted yet
 	stall    *policy.Stall
 	losing   time.Time // when the line was lost that is now being replaced
@@ -187,8 +188,10 @@ type actor struct {
 	stored     state.Identity // what the sealed identity holds
 	codesShown bool
 	codeFor    *Order // a pairing code that is waited for
+	fresh      bool   // a command asked for the connection that begins now
 	unlinked   string // what became of the device at the server
 	redialFor  string // the setting whose change wants another connection
+	reopen     bool   // the receivers have changed: the journal is to be opened anew
 	removed    bool
 	swept      time.Time
 	strands    int         // times in a row that the store failed, since a connection that lasted
@@ -216,14 +219,21 @@ type broken struct{ err error }
 type phase func(context.Context) phase
 
 func (a *actor) run(ctx context.Context) error {
+	defer a.close() // also behind a panic: no line may stay open without its owner
 	if err := a.load(ctx); err != nil {
-		a.close()
+		a.setLive(func(l *Live) {
+			// The record tells none of this: it may be what cannot be read.
+			l.State, l.Cause, l.Health, l.Wanted = state.Failing, state.CauseStoreUnavailable, state.Dead, state.WantRunning
+			if errors.Is(err, state.ErrCorrupt) {
+				l.Cause = state.CauseStaleCredentials
+			}
+			l.Status = state.Status{State: l.State, Cause: l.Cause, Health: l.Health, ObservedAt: time.Now(), Decision: "park: " + err.Error()}
+		})
 		return fmt.Errorf("session %s: %w", a.cfg.Name, err)
 	}
 	for next := phase(a.begin); next != nil; {
 		next = next(ctx)
 	}
-	a.close()
 	return nil
 }
 
@@ -231,6 +241,7 @@ func (a *actor) run(ctx context.Context) error {
 // and after the store was away.
 func (a *actor) load(ctx context.Context) error {
 	part := state.OfSession(a.cfg.Name)
+	var damaged error // of the status record
 	if err := a.loadSpec(ctx); err != nil {
 		return err
 	}
@@ -242,14 +253,36 @@ func (a *actor) load(ctx context.Context) error {
 		return fmt.Errorf("reading the status: %w", err)
 	default:
 		a.st = state.Status{}
-		if err := state.Decode(rec.Value, &a.st); err != nil {
+		err := state.Decode(rec.Value, &a.st)
+		if err == nil {
+			err = a.openIdentity()
+		}
+		switch {
+		case errors.Is(err, state.ErrCorrupt) && !ofNewerRelease(rec.Value):
+			damaged = err
+		case err != nil:
 			return fmt.Errorf("status record: %w", err)
 		}
-		if err := a.openIdentity(); err != nil {
+	}
+	err = a.openJournal(ctx)
+	if errors.Is(err, state.ErrCorrupt) {
+		if err := a.mendCursors(ctx); err != nil {
 			return err
 		}
+		err = a.openJournal(ctx)
 	}
-	return a.openJournal(ctx)
+	if err != nil {
+		return err
+	}
+	if damaged == nil {
+		return nil
+	}
+	// What it said of cooldowns is lost, so nothing is tried before a command.
+	a.log.Error("the status record cannot be read; the session is parked", "error", damaged)
+	a.st = state.Status{V: state.Format, State: state.Failing, Cause: state.CauseStaleCredentials, Health: state.Dead,
+		Paired: true, Since: time.Now(), Decision: "park: the status record could not be read"}
+	a.who = state.Identity{Text: "the status record could not be read"}
+	return a.report(nil)
 }
 
 func (a *actor) openJournal(ctx context.Context) error {
@@ -270,7 +303,7 @@ func (a *actor) openJournal(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("opening the journal: %w", err)
 	}
-	a.jrn = jrn
+	a.jrn, a.reopen = jrn, false
 	a.log = a.cfg.Log.With("session", a.cfg.Name, "epoch", fence.Epoch)
 	if a.cfg.Journal != nil {
 		a.cfg.Journal(a.cfg.Name, jrn, a.own)
@@ -311,6 +344,7 @@ func (a *actor) deviceConfig() device.Config {
 
 // close ends everything that the actor opened.
 func (a *actor) close() {
+	a.cutCurrent()
 	if a.quiet != nil {
 		a.quiet.Stop()
 	}

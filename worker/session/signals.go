@@ -34,7 +34,7 @@ func (a *actor) lineEvent(ctx context.Context, e whatsapp.Event) phase {
 		return a.signal(ctx, policy.Signal{Kind: policy.SignalPasskeyRequest})
 	case whatsapp.Undecryptable:
 		storm := a.window().Add(e.Peer, now)
-		a.st.Undecryptable = a.window().Count(now)
+		a.countUndecryptable(now)
 		if storm {
 			return a.signal(ctx, policy.Signal{Kind: policy.SignalDecryptStorm,
 				Err: fmt.Errorf("%d messages in 10 min could not be decrypted", a.st.Undecryptable)})
@@ -75,6 +75,19 @@ func (a *actor) lineEvent(ctx context.Context, e whatsapp.Event) phase {
 		a.log.Info("history received", "type", e.Type, "conversations", e.Conversations)
 	}
 	return nil
+}
+
+// countUndecryptable shows how many there were in the last 10 minutes. It is
+// stored with the next change.
+func (a *actor) countUndecryptable(now time.Time) {
+	n := 0
+	if a.decrypts != nil {
+		n = a.decrypts.Count(now)
+	}
+	if n != a.st.Undecryptable {
+		a.st.Undecryptable = n
+		a.setLive(func(l *Live) { l.Status.Undecryptable = n })
+	}
 }
 
 func (a *actor) window() *policy.DecryptWindow {
@@ -180,6 +193,13 @@ func (a *actor) decide(ctx context.Context, e policy.Event) phase {
 	if d.RefreshVersion {
 		a.refreshVersion(d.NextAttemptAt)
 	}
+	// The record names the phase that goes with its state.
+	switch d.Action {
+	case policy.Redial:
+		a.phase = "waiting"
+	case policy.Park, policy.Retire:
+		a.phase = "parked"
+	}
 	if err := a.carryOut(ctx, d, e, now, alarm); err != nil {
 		return a.strand(err)
 	}
@@ -188,9 +208,20 @@ func (a *actor) decide(ctx context.Context, e policy.Event) phase {
 		a.dropLine()
 		return a.waiting(d.NextAttemptAt)
 	case policy.Park, policy.Retire:
-		return a.parked(d.NextAttemptAt)
+		return a.withoutCode(d, a.parked(d.NextAttemptAt))
 	}
 	return nil
+}
+
+// withoutCode ends the command for a pairing code that this pairing cannot give
+// any more. Left open it would begin one pairing after the other.
+func (a *actor) withoutCode(d policy.Decision, next phase) phase {
+	o := a.codeFor
+	if o == nil {
+		return next
+	}
+	a.codeFor = nil
+	return a.finish(*o, failed("pairing_ended", "the pairing ended before there was a code: %s", d.Cause), next)
 }
 
 // carryOut stores the decision, in one commit with what it does to the

@@ -5,11 +5,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/holdfast-wa/holdfast/state"
 	"github.com/holdfast-wa/holdfast/state/journal"
 	"github.com/holdfast-wa/holdfast/state/seal"
+	"github.com/holdfast-wa/holdfast/worker/policy"
 )
 
 // Live is what a session is right now, for health, metrics and a console in the
@@ -188,15 +190,39 @@ func (a *actor) loadSpec(ctx context.Context) error {
 		a.log.Error("the session's own settings are not usable, the worker's are used", "error", err)
 		set = a.cfg.Settings
 	}
-	if a.spec.Name != "" && own.Proxy != a.own.Proxy {
+	known := a.spec.Name != ""
+	if known && own.Proxy != a.own.Proxy {
 		a.redialFor = "proxy"
 	}
-	sinks := a.spec.Name != "" && (own.WebhookURL != a.own.WebhookURL || own.WebhookSecret != a.own.WebhookSecret)
+	sinks := known && (own.WebhookURL != a.own.WebhookURL || own.WebhookSecret != a.own.WebhookSecret)
+	if known && (!slices.Equal(a.cfg.Sinks(own), a.cfg.Sinks(a.own)) || a.cfg.KeepContent(own) != a.cfg.KeepContent(a.own)) {
+		a.reopen = true // a journal keeps events for the receivers that it was opened with
+	}
+	if known {
+		a.adjust(set)
+	}
 	a.spec, a.own, a.set = spec, own, set
-	if sinks && a.jrn != nil && a.cfg.Journal != nil {
+	if sinks && !a.reopen && a.jrn != nil && a.cfg.Journal != nil {
 		a.cfg.Journal(a.cfg.Name, a.jrn, a.own)
 	}
 	return nil
+}
+
+// adjust gives changed settings to what was made with the old ones.
+func (a *actor) adjust(set policy.Settings) {
+	now := time.Now()
+	if a.online != nil {
+		a.online.monitor.Adjust(set)
+	}
+	if a.stall != nil && set.InboundStall != a.set.InboundStall {
+		a.stall = policy.NewStall(set.InboundStall, a.stall.Record(), now)
+		if a.online != nil {
+			a.stall.Connected(now)
+		}
+	}
+	if set.DecryptLimit != a.set.DecryptLimit || set.DecryptPeers != a.set.DecryptPeers {
+		a.decrypts = nil
+	}
 }
 
 // cutCurrent cuts the line from any goroutine.
@@ -204,4 +230,46 @@ func (a *actor) cutCurrent() {
 	if line := a.currentLine.Load(); line != nil {
 		(*line).Cut()
 	}
+}
+
+// mendCursors makes cursors that cannot be read anew. Receivers get events again
+// for it, which costs repeats but no event; the numbers go on from the status.
+func (a *actor) mendCursors(ctx context.Context) error {
+	page, err := a.cfg.Store.Query(ctx, state.OfSession(a.cfg.Name), state.Query{Kind: state.KindCursor})
+	if err != nil {
+		return fmt.Errorf("reading the cursors: %w", err)
+	}
+	var writes []state.Write
+	for _, rec := range page.Records {
+		var c state.Cursor
+		if state.Decode(rec.Value, &c) == nil || ofNewerRelease(rec.Value) {
+			continue
+		}
+		c = state.Cursor{V: state.Format}
+		if rec.Key.ID == "" {
+			c.Seq = a.st.LastSeq
+		}
+		value, err := state.Encode(c)
+		if err != nil {
+			return err
+		}
+		writes = append(writes, state.Put(state.KindCursor, rec.Key.ID, value))
+		a.log.Error("a cursor of the events cannot be read; it is made anew", "cursor", rec.Key.ID)
+	}
+	if len(writes) == 0 {
+		return nil
+	}
+	if err := a.cfg.Store.Commit(ctx, a.cfg.Lease.Fence(), "", writes); err != nil {
+		return fmt.Errorf("making cursors anew: %w", err)
+	}
+	return nil
+}
+
+// ofNewerRelease says that a record is not damaged but of a format to come: it
+// must not be overwritten.
+func ofNewerRelease(value []byte) bool {
+	var doc struct {
+		V int `json:"v"`
+	}
+	return json.Unmarshal(value, &doc) == nil && doc.V > state.Format
 }
