@@ -89,7 +89,7 @@ func primer(ctx context.Context, a Account) (*store.Device, error) {
 func (s onePreKey) GetOrGenPreKeys(_ context.Context, count uint32) ([]*keys.PreKey, error) {
 	out := make([]*keys.PreKey, count)
 	for i := range out {
-		out[i] = &keys.PreKey{KeyPair: *s.pair, KeyID: uint32(i) + 1} //nolint:gosec // below count
+		out[i] = &keys.PreKey{KeyPair: *s.pair, KeyID: uint32(i) + 1}
 	}
 	return out, nil
 }

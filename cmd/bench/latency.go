@@ -6,9 +6,10 @@ import (
 	"database/sql/driver"
 	"fmt"
 	"net/url"
+	"sync"
 	"time"
 
-	"modernc.org/sqlite"
+	_ "modernc.org/sqlite" // the driver
 )
 
 // openSlow opens a SQLite file whose every statement and commit takes d longer,
@@ -43,7 +44,17 @@ func (c slowConnector) Connect(context.Context) (driver.Conn, error) {
 }
 
 // Driver implements driver.Connector.
-func (slowConnector) Driver() driver.Driver { return &sqlite.Driver{} }
+func (slowConnector) Driver() driver.Driver { return registered() }
+
+// registered is the driver as its package has set it up.
+var registered = sync.OnceValue(func() driver.Driver {
+	db, err := sql.Open("sqlite", ":memory:") // opens nothing yet
+	if err != nil {
+		panic(err)
+	}
+	defer db.Close()
+	return db.Driver()
+})
 
 // fullConn is what the driver's connections can do.
 type fullConn interface {

@@ -78,6 +78,9 @@ func fsync(dir string) string {
 type Stats struct {
 	RSS        int64 // bytes
 	Heap       int64 // bytes of live objects, as of the last collection
+	Spans      int64 // bytes of the spans that hold them
+	Stacks     int64 // bytes of goroutines' stacks
+	Runtime    int64 // bytes that the runtime keeps for itself, or has not given back
 	Goroutines int
 	CPU        time.Duration // user and system, since its start
 }
@@ -91,7 +94,10 @@ func stats(gc bool) Stats {
 	}
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	return Stats{RSS: rss(&m), Heap: int64(m.HeapAlloc), Goroutines: runtime.NumGoroutine(), CPU: cpuTime()} //nolint:gosec // far below 2^63
+	bytes := func(n uint64) int64 { return int64(n) }
+	return Stats{RSS: rss(&m), Heap: bytes(m.HeapAlloc), Spans: bytes(m.HeapInuse), Stacks: bytes(m.StackInuse),
+		Runtime:    bytes(m.Sys - m.HeapReleased - m.HeapInuse - m.StackInuse),
+		Goroutines: runtime.NumGoroutine(), CPU: cpuTime()}
 }
 
 // rss is the resident memory, or what the runtime holds where the system does
@@ -101,5 +107,5 @@ func rss(m *runtime.MemStats) int64 {
 	if _, err := fmt.Sscan(field("/proc/self/status", "VmRSS"), &kib); err == nil {
 		return kib << 10
 	}
-	return int64(m.Sys - m.HeapReleased) //nolint:gosec // far below 2^63
+	return int64(m.Sys - m.HeapReleased)
 }

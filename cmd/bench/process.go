@@ -52,7 +52,7 @@ func (b *bench) start(role string) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(self, "-role", role) //nolint:gosec // ourselves
+	cmd := exec.Command(self, "-role", role) //nolint:gosec // itself
 	cmd.Stdout, cmd.Stderr = b.log, b.log
 	cmd.ExtraFiles = []*os.File{inR, outW}
 	if err := cmd.Start(); err != nil {
@@ -124,7 +124,7 @@ func (*common) Stats(gc bool, reply *Stats) error {
 
 // Heap writes a heap profile.
 func (*common) Heap(path string, _ *None) error {
-	f, err := os.Create(path) //nolint:gosec // the bench names it
+	f, err := os.Create(path)
 	if err != nil {
 		return err
 	}
@@ -138,7 +138,7 @@ func (c *common) CPU(path string, _ *None) (err error) {
 		pprof.StopCPUProfile()
 		return c.cpu.Close()
 	}
-	if c.cpu, err = os.Create(path); err != nil { //nolint:gosec // the bench names it
+	if c.cpu, err = os.Create(path); err != nil {
 		return err
 	}
 	return pprof.StartCPUProfile(c.cpu)

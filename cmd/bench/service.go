@@ -162,6 +162,16 @@ func (r *service) Send(b Burst, reply *Fate) error {
 	return reply.of(r.s.Truth(), b.Each*len(b.Numbers))
 }
 
+// Write sends one message to an account and does not wait for anything.
+func (r *service) Write(number string, _ *None) error {
+	c, err := r.contact(number)
+	if err != nil {
+		return err
+	}
+	_, err = c.SendText(context.Background(), number, "hello")
+	return err
+}
+
 // of reads a burst's fate in the records.
 func (f *Fate) of(t wasim.Truth, want int) error {
 	var first, last time.Time

@@ -19,9 +19,7 @@ type setting struct {
 	parse    func(c *Config, value string) error
 }
 
-// variable is the setting's name in the environment.
-func (s setting) variable() string { return variable(s.name) }
-
+// variable is a setting's name in the environment.
 func variable(name string) string {
 	return "HOLDFAST_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
 }
@@ -48,7 +46,7 @@ func settings() []setting {
 		{name: "device-name", fallback: "macOS", meaning: "how the phone lists this companion", parse: parseDeviceName},
 		{name: "device-platform", fallback: "Safari", meaning: "which program the phone says it is", parse: parseDevicePlatform},
 		{name: "history-sync", fallback: "false", boolean: true, meaning: "ask the phone for its full history when pairing", parse: parseHistorySync},
-		{name: "capacity", fallback: "auto", meaning: "sessions that this worker takes at most, or auto: by memory and login rate", parse: parseCapacity},
+		{name: "capacity", fallback: "auto", meaning: "sessions that this worker takes at most, or auto: by memory", parse: parseCapacity},
 		{name: "webhook-url", holdsURL: true, meaning: "where events are sent", parse: parseWebhookURL},
 		{name: "webhook-secret", secret: true, meaning: "signs what is sent to the webhook", parse: parseWebhookSecret},
 		{name: "whatsapp-url", meaning: "ws:// or wss:// URL of another endpoint than WhatsApp's", parse: parseWhatsAppURL},

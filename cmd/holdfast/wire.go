@@ -171,7 +171,7 @@ func runWorker(ctx context.Context, cfg Config, mode Mode, io IO) error {
 	w, err := worker.New(worker.Config{
 		Store: worker.Measured(o.store, metrics), Vault: o.vault, Master: o.master, Keyset: o.keyset,
 		Service: o.svc, Settings: cfg.Policy, Incarnation: incarnation,
-		Capacity: cfg.Capacity, LoginRate: cfg.LoginRate, LoginBurst: cfg.LoginBurst, Drain: drainWithin,
+		Capacity: capacity(cfg), LoginRate: cfg.LoginRate, LoginBurst: cfg.LoginBurst, Drain: drainWithin,
 		NDJSON:  eventsOut(cfg, mode, io, log, stop),
 		Poster:  poster,
 		Webhook: worker.Webhook{URL: cfg.WebhookURL, Secret: cfg.WebhookSecret.Reveal()},
@@ -312,7 +312,7 @@ func routes(cfg Config, mode Mode, o *opened, w *worker.Worker, keys []adminapi.
 		Workers: func(context.Context) ([]adminapi.Worker, error) {
 			sessions := w.Sessions()
 			me := adminapi.Worker{ID: incarnation, Version: version, Alive: true, Draining: w.Draining(),
-				Since: since.UTC(), SeenAt: time.Now().UTC(), Sessions: len(sessions), Capacity: cfg.Capacity}
+				Since: since.UTC(), SeenAt: time.Now().UTC(), Sessions: len(sessions), Capacity: capacity(cfg)}
 			for _, s := range sessions {
 				if s.State == state.Online {
 					me.Online++
@@ -367,6 +367,9 @@ const memoryShare = 0.85
 // limitMemory sets the runtime's soft limit from the container's, unless
 // GOMEMLIMIT says otherwise.
 func limitMemory(log *slog.Logger) {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(worker.GCPercent)
+	}
 	if os.Getenv("GOMEMLIMIT") != "" {
 		return
 	}
@@ -376,6 +379,27 @@ func limitMemory(log *slog.Logger) {
 	}
 	debug.SetMemoryLimit(int64(float64(limit) * memoryShare))
 	log.Debug("memory limit set from the container's", "bytes", limit)
+}
+
+// What a session is counted with where capacity is found from the memory: the
+// bench shows about 150 KiB, and busy ones hold caches. The rest is for the
+// process itself.
+const (
+	memoryPerSession = 512 << 10
+	memoryForItself  = 96 << 20
+)
+
+// capacity is how many sessions the worker takes. Without a limit of memory, as
+// on one's own machine, there is no bound: nobody else could take the rest.
+func capacity(cfg Config) int {
+	if cfg.Capacity > 0 {
+		return cfg.Capacity
+	}
+	limit := containerLimit()
+	if limit <= 0 {
+		return 0
+	}
+	return max(int((float64(limit)*memoryShare-memoryForItself)/memoryPerSession), 1)
 }
 
 // containerLimit is the memory limit of the cgroup in bytes, 0 for none.

@@ -241,10 +241,12 @@ func (o *openFiles) remove(info os.FileInfo) {
 // Pragmas of the connections. The WAL is folded into the file every 16 MiB,
 // which is some hundreds of commits, and cut to 64 MiB afterwards if a burst
 // had let it grow. What is deleted is overwritten: wrapped keysets are there.
+// The page caches are small: the system caches the file too, device state has a
+// cache of its own, and what is here counts once a process in each session's memory.
 var (
 	writerPragmas = []string{"journal_mode(wal)", "synchronous(full)", "wal_autocheckpoint(4096)",
-		"journal_size_limit(67108864)", "cache_size(-8192)", "secure_delete(1)", "temp_store(memory)"}
-	readerPragmas = []string{"query_only(1)", "cache_size(-2048)", "temp_store(memory)"}
+		"journal_size_limit(67108864)", "cache_size(-1024)", "secure_delete(1)", "temp_store(memory)"}
+	readerPragmas = []string{"query_only(1)", "cache_size(-256)", "temp_store(memory)"}
 )
 
 func dsn(path string, busy time.Duration, pragmas []string) string {

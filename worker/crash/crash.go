@@ -75,9 +75,11 @@ func Start(dir, incarnation string) (Previous, error) {
 	return prev, nil
 }
 
-// Label runs fn in goroutines that carry the session's name.
-func Label(ctx context.Context, session string, fn func(context.Context)) {
-	pprof.Do(ctx, pprof.Labels(label, session), fn)
+// Label makes the calling goroutine, and those that it starts from now on, carry
+// the session's name until they end. It is no wrapper around what they do: the
+// frames of one would lie on the stack of each session for good.
+func Label(session string) {
+	pprof.SetGoroutineLabels(pprof.WithLabels(context.Background(), pprof.Labels(label, session)))
 }
 
 var (

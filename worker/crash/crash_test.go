@@ -1,7 +1,6 @@
 package crash
 
 import (
-	"context"
 	"os"
 	"os/exec"
 	"testing"
@@ -21,14 +20,15 @@ func TestMain(m *testing.M) {
 		_ = p.Kill()
 		select {}
 	}
-	Label(context.Background(), "shop-1", func(context.Context) {
+	go func() {
+		Label("shop-1")
 		go func() {
 			go func() {
 				var m map[string]int
 				m["x"] = 1
 			}()
 		}()
-	})
+	}()
 	select {}
 }
 
