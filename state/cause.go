@@ -84,7 +84,7 @@ const (
 	WantDisconnected Wanted = "disconnected"
 )
 
-// Health is the seeds' judgement of a connection.
+// Health is the judgement of a connection.
 type Health string
 
 // The three levels; see worker/policy for what makes each.

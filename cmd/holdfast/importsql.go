@@ -6,10 +6,11 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
-	"go.mau.fi/whatsmeow/types"
 
 	"github.com/holdfast-wa/holdfast/state"
 	"github.com/holdfast-wa/holdfast/state/device"
@@ -82,13 +83,9 @@ func importSQLStore(ctx context.Context, cfg Config, file, as, only string) ([]I
 		return nil, fmt.Errorf("import-sqlstore: %w", err)
 	}
 	if only != "" {
-		want, err := types.ParseJID(only)
-		if err != nil {
-			return nil, usageError{fmt.Errorf("--jid: is not a device's JID; write it like 491700000001:12@s.whatsapp.net")}
-		}
 		found := jids[:0]
 		for _, jid := range jids {
-			if jid == want {
+			if jid == only {
 				found = append(found, jid)
 			}
 		}
@@ -114,14 +111,21 @@ func importSQLStore(ctx context.Context, cfg Config, file, as, only string) ([]I
 		if err := importOne(ctx, o, name, file, jid); err != nil {
 			return done, fmt.Errorf("import-sqlstore: session %s: %w", name, err)
 		}
-		done = append(done, Imported{name, fmt.Sprintf("%d", jid.Device)})
+		done = append(done, Imported{name, deviceNumber(jid)})
 	}
 	return done, nil
 }
 
+// deviceNumber is the part of a device's JID that is no phone number.
+func deviceNumber(jid string) string {
+	user, _, _ := strings.Cut(jid, "@")
+	_, number, _ := strings.Cut(user, ":")
+	return number
+}
+
 // importOne makes a session and fills it. One that a failed import left behind
 // is unpaired and taken again; one that is in use is left alone.
-func importOne(ctx context.Context, o *opened, name, file string, jid types.JID) error {
+func importOne(ctx context.Context, o *opened, name, file, jid string) error {
 	if err := o.store.CreateSession(ctx, name, nil); err != nil && !errors.Is(err, state.ErrExists) {
 		return err
 	}
@@ -132,11 +136,20 @@ func importOne(ctx context.Context, o *opened, name, file string, jid types.JID)
 	if owner, err = o.store.Claim(ctx, owner, lease.NewIncarnation()); err != nil {
 		return err
 	}
+	// The other program has logged in with it: the pairing has ended.
+	value, err := state.Encode(state.Status{V: state.Format, State: state.Connecting, Paired: true, Since: time.Now()})
+	if err != nil {
+		return err
+	}
+	status := state.Put(state.KindStatus, "", value)
 	jrn, err := journal.Open(ctx, journal.Config{Store: o.store, Fence: owner.Fence(), Fleet: o.keyset})
 	if err != nil {
 		return err
 	}
 	err = device.ImportSQLStore(ctx, device.Config{Journal: jrn, Store: o.store, Vault: o.vault, Master: o.master, Session: name}, file, jid)
+	if err == nil {
+		err = jrn.Commit(ctx, journal.Batch{Writes: []state.Write{status}})
+	}
 	jrn.Close()
 	if err != nil {
 		return err

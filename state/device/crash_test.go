@@ -282,9 +282,9 @@ func TestAppStateCrash(t *testing.T) {
 		for n := 1; ; n++ {
 			fault := statetest.Fault(memory.New(time.Now))
 			w := newWorld(t, fault)
-			d := w.paired() // patient: a loaded machine is slow
+			w.paired() // patient: a loaded machine is slow
 			w.tune = func(c *device.Config) { c.ReadWait = 20 * time.Millisecond }
-			d = w.open()
+			d := w.open()
 			w.tune = nil
 			put := func(d *device.Device, version uint64, from int) error {
 				return putAppState(d.Library().AppState, version, from, size)

@@ -51,17 +51,20 @@ func openSQLStore(ctx context.Context, file string) (*sql.DB, error) {
 
 // ListSQLStore returns the JIDs of the devices in a SQLite database of
 // whatsmeow's own store.
-func ListSQLStore(ctx context.Context, file string) ([]types.JID, error) {
+func ListSQLStore(ctx context.Context, file string) ([]string, error) {
 	db, err := openSQLStore(ctx, file)
 	if err != nil {
 		return nil, err
 	}
 	defer db.Close()
-	var all []types.JID
+	var all []string
 	err = eachRow(ctx, db, "SELECT jid FROM whatsmeow_device ORDER BY jid", nil, func(scan func(...any) error) error {
 		var jid types.JID
-		all = append(all, jid)
-		return scan(&all[len(all)-1])
+		if err := scan(&jid); err != nil {
+			return err
+		}
+		all = append(all, jid.String())
+		return nil
 	})
 	return all, err
 }
@@ -88,7 +91,13 @@ func eachRow(ctx context.Context, db *sql.DB, query string, args []any, do func(
 // session unpaired; it can then be tried again.
 //
 // The LID map of the source is shared by its devices and is taken over whole.
-func ImportSQLStore(ctx context.Context, cfg Config, file string, jid types.JID) error {
+//
+// device is its JID, such as 491700000001:12@s.whatsapp.net.
+func ImportSQLStore(ctx context.Context, cfg Config, file, device string) error {
+	jid, err := types.ParseJID(device)
+	if err != nil || jid.IsEmpty() {
+		return errors.New("the device is not named by a JID; write it like 491700000001:12@s.whatsapp.net")
+	}
 	d, err := Open(ctx, cfg)
 	if err != nil {
 		return err

@@ -76,11 +76,11 @@ func TestImport(t *testing.T) {
 	before := sum(t, file)
 	jids, err := device.ListSQLStore(ctx, file)
 	must(t, err)
-	if len(jids) != 1 || jids[0] != libtest.JID {
+	if len(jids) != 1 || jids[0] != libtest.JID.String() {
 		t.Fatal(jids)
 	}
 	w := newWorld(t, memory.New(time.Now))
-	must(t, device.ImportSQLStore(ctx, w.config(w.claim()), file, libtest.JID))
+	must(t, device.ImportSQLStore(ctx, w.config(w.claim()), file, libtest.JID.String()))
 	if sum(t, file) != before {
 		t.Error("the source has changed")
 	}
@@ -138,24 +138,24 @@ func TestImport(t *testing.T) {
 	if len(findings) > 0 {
 		t.Error(findings)
 	}
-	wantErr(t, device.ImportSQLStore(ctx, w.config(w.claim()), file, libtest.JID), device.ErrPaired)
+	wantErr(t, device.ImportSQLStore(ctx, w.config(w.claim()), file, libtest.JID.String()), device.ErrPaired)
 }
 
 // TestImportOfNothing: a source that is none leaves the session unpaired.
 func TestImportOfNothing(t *testing.T) {
 	ctx := context.Background()
 	w := newWorld(t, memory.New(time.Now))
-	err := device.ImportSQLStore(ctx, w.config(w.claim()), filepath.Join(t.TempDir(), "absent.db"), libtest.JID)
+	err := device.ImportSQLStore(ctx, w.config(w.claim()), filepath.Join(t.TempDir(), "absent.db"), libtest.JID.String())
 	wantErr(t, err, fs.ErrNotExist)
 	text := filepath.Join(t.TempDir(), "text")
 	must(t, os.WriteFile(text, []byte("not a database at all"), 0o600))
-	if err := device.ImportSQLStore(ctx, w.config(w.claim()), text, libtest.JID); err == nil {
+	if err := device.ImportSQLStore(ctx, w.config(w.claim()), text, libtest.JID.String()); err == nil {
 		t.Fatal("imported a text")
 	}
 	file, _, _ := sqlDevice(t)
 	other := libtest.JID
 	other.User = "15559999999"
-	if err := device.ImportSQLStore(ctx, w.config(w.claim()), file, other); err == nil || errors.Is(err, device.ErrPaired) {
+	if err := device.ImportSQLStore(ctx, w.config(w.claim()), file, other.String()); err == nil || errors.Is(err, device.ErrPaired) {
 		t.Fatalf("got %v", err)
 	}
 	if w.open().Paired() {

@@ -68,7 +68,7 @@ func (d *Dispatcher) turn(run context.Context, c *class, l *lane) {
 	default:
 		if l.failures > 0 && moved > 0 {
 			d.cfg.Log.Info("event receiver is back", "session", q.s.Name, "sink", sink.Name(),
-				"away", d.cfg.Now().Sub(l.since).Round(time.Second), "behind", q.last-min(l.cursor, q.last))
+				"away", d.cfg.Now().Sub(l.since).Round(time.Second).String(), "behind", q.last-min(l.cursor, q.last))
 			l.failures = 0
 		}
 		q.checkFilling(0)
@@ -91,7 +91,7 @@ func (q *Queue) pauseLane(l *lane, err error) {
 	heap.Push(&d.paused, l)
 	if l.failures == 1 || l.failures%10 == 0 {
 		d.cfg.Log.Warn("events wait for their receiver", "session", q.s.Name, "sink", l.sink.Name(), "error", err,
-			"failures", l.failures, "behind", q.last-min(l.cursor, q.last), "again_in", pause.Round(time.Millisecond))
+			"failures", l.failures, "behind", q.last-min(l.cursor, q.last), "retryIn", pause.Round(time.Millisecond).String())
 	}
 }
 

@@ -79,7 +79,7 @@ type Signal struct {
 // Event is a signal that has been judged.
 type Event struct {
 	Cause  state.Cause
-	Code   int // the server's number where it gave one, else that of the signal in the seeds
+	Code   int // the server's number where it gave one, else the one that people know the signal by
 	Text   string
 	Expire time.Duration
 	Alone  bool // one undecryptable message, no storm: nothing needs doing
@@ -102,7 +102,7 @@ func Observe(sig Signal, paired bool) Event {
 	return e
 }
 
-// codeOf is the number that the seeds know a signal by, for signals that come
+// codeOf is the number that people know a signal by, for signals that come
 // without one.
 func codeOf(sig Signal, cause state.Cause) int {
 	if cause != state.CausePairingFailed {

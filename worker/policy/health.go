@@ -20,7 +20,7 @@ type HealthInput struct {
 	Cause          state.Cause // of the state that the session is in
 }
 
-// Failures in a row that make a connection unhealthy, and dead (seed 1).
+// Failures in a row that make a connection unhealthy, and dead (connection guide).
 const (
 	unhealthyFailures = 2
 	deadFailures      = 3

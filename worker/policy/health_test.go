@@ -8,7 +8,7 @@ import (
 	"github.com/holdfast-wa/holdfast/state"
 )
 
-// Health as seed 1 defines it and the contract settles it.
+// Health, level by level.
 func TestJudge(t *testing.T) {
 	good := HealthInput{SocketOpen: true, LoggedIn: true, MonitorRunning: true, ConnectedAt: t0.Add(-time.Hour),
 		LastPong: t0.Add(-9 * time.Second), PongTimeout: time.Minute}

@@ -33,7 +33,7 @@ type Verdict struct {
 	Why    string     // where Check is not CheckNone
 }
 
-// Monitor watches one connection in its online phase, by the seeds' rules. It
+// Monitor watches one connection in its online phase, by fixed rules. It
 // is fed with a tick every Settings.MonitorTick and with pongs; a new connection
 // gets a new one. It is not safe for concurrent use.
 type Monitor struct {

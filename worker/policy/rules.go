@@ -75,7 +75,7 @@ const (
 // Rule is what one cause means and does.
 type Rule struct {
 	Cause       state.Cause
-	Code        int    // in the seeds and in the protocol; 0: it has none
+	Code        int    // as people know it, which is mostly the protocol's; 0: it has none
 	Title       string // a few words for a list
 	Signal      string // what is seen, in words
 	Action      Action

@@ -9,8 +9,8 @@ import (
 
 // The profiles: named sets of values for every setting.
 const (
-	ProfileGuide  = "guide"  // the default: lively, seed 1's numbers
-	ProfileGentle = "gentle" // few pings, few attempts: seed 2's numbers
+	ProfileGuide  = "guide"  // the default: lively
+	ProfileGentle = "gentle" // few pings, few attempts
 )
 
 // Settings are the values by which one session lives. A Settings is a value:

@@ -82,7 +82,7 @@ func TestSettingDocsAreWhole(t *testing.T) {
 		}
 		seen[d.Name] = true
 	}
-	// The names that api.md promises.
+	// The names that users rely on.
 	for _, env := range []string{"KEEPALIVE_INTERVAL", "KEEPALIVE_DEADLINE", "MONITOR_TICK", "PONG_TIMEOUT",
 		"ACTIVITY_TIMEOUT", "INBOUND_STALL", "REACHABILITY_INTERVAL", "QR_TIMEOUT", "CONNECT_TIMEOUT", "QUERY_TIMEOUT",
 		"BACKOFF", "NETWORK_DELAY", "RESTART_DELAY", "COOLDOWN_LOGGED_OUT", "MAX_ATTEMPTS", "MAX_ATTEMPTS_500",

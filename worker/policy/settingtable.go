@@ -18,86 +18,86 @@ type setting struct {
 }
 
 const (
-	seed1    = "seed 1 (Baileys guide)"
-	seed2    = "seed 2 (closure fix)"
-	bothSeed = "guide: seed 1; gentle: seed 2"
-	ours     = "ours"
+	fromGuide = "the connection guide (guide)"
+	fromFix   = "the closure fix (gentle)"
+	bothOf    = "guide: the connection guide; gentle: the closure fix"
+	ours      = "ours"
 )
 
 // settingTable is every row of the contract's settings, defaults included: a
 // profile is made by setting each from its text.
 var settingTable = []setting{
-	span("keepalive-interval", "10s", "60s", 100*time.Millisecond, 10*time.Minute, false, bothSeed,
+	span("keepalive-interval", "10s", "60s", 100*time.Millisecond, 10*time.Minute, false, bothOf,
 		"Time between two pings, each 10 % less to 10 % more.",
 		func(s *Settings) *time.Duration { return &s.KeepAliveInterval }),
 	span("keepalive-deadline", "10s", "10s", 100*time.Millisecond, 2*time.Minute, false, "the library's own deadline",
 		"How long the answer to a ping may take.",
 		func(s *Settings) *time.Duration { return &s.KeepAliveDeadline }),
-	span("monitor-tick", "15s", "15s", 100*time.Millisecond, 5*time.Minute, false, seed1,
+	span("monitor-tick", "15s", "15s", 100*time.Millisecond, 5*time.Minute, false, fromGuide,
 		"How often the monitor looks at a connection that is online.",
 		func(s *Settings) *time.Duration { return &s.MonitorTick }),
-	count("socket-ticks", 2, 2, 1, 20, seed1,
+	count("socket-ticks", 2, 2, 1, 20, fromGuide,
 		"The socket was not open at so many looks of the monitor in a row: reconnect.",
 		func(s *Settings) *int { return &s.SocketTicks }),
 	span("pong-timeout", "60s", "150s", 200*time.Millisecond, time.Hour, false,
-		"guide: seed 1; gentle: ours, since seed 2 pings every 60 s only",
+		"guide: the connection guide; gentle: ours, since the closure fix pings every 60 s only",
 		"The last pong is older than this: ping by hand. More than keepalive-interval + keepalive-deadline.",
 		func(s *Settings) *time.Duration { return &s.PongTimeout }),
-	count("pong-ticks", 3, 3, 1, 20, seed1,
+	count("pong-ticks", 3, 3, 1, 20, fromGuide,
 		"The last pong was too old at so many looks of the monitor in a row: reconnect.",
 		func(s *Settings) *int { return &s.PongTicks }),
-	span("activity-timeout", "3m", "3m", time.Second, 24*time.Hour, true, seed1,
+	span("activity-timeout", "3m", "3m", time.Second, 24*time.Hour, true, fromGuide,
 		"No stanza but pongs for this long: a health ping. 0: none.",
 		func(s *Settings) *time.Duration { return &s.ActivityTimeout }),
 	stallRow(),
-	span("reachability-interval", "2m", "2m", time.Second, 24*time.Hour, true, seed1,
+	span("reachability-interval", "2m", "2m", time.Second, 24*time.Hour, true, fromGuide,
 		"How often https://web.whatsapp.com is tried, once a process and proxy. It never disconnects by itself. 0: not tried.",
 		func(s *Settings) *time.Duration { return &s.ReachabilityInterval }),
-	span("qr-timeout", "3m", "3m", time.Second, time.Hour, false, seed1,
+	span("qr-timeout", "3m", "3m", time.Second, time.Hour, false, fromGuide,
 		"How long a pairing shows QR codes in all before it ends.",
 		func(s *Settings) *time.Duration { return &s.QRTimeout }),
-	span("connect-timeout", "2m", "60s", time.Second, 10*time.Minute, false, bothSeed,
+	span("connect-timeout", "2m", "60s", time.Second, 10*time.Minute, false, bothOf,
 		"From the dial to WhatsApp's success.",
 		func(s *Settings) *time.Duration { return &s.ConnectTimeout }),
-	span("query-timeout", "2m", "60s", time.Second, 10*time.Minute, false, bothSeed,
+	span("query-timeout", "2m", "60s", time.Second, 10*time.Minute, false, bothOf,
 		"For sends and our own queries. The library's own queries stay at 75 s.",
 		func(s *Settings) *time.Duration { return &s.QueryTimeout }),
-	span("query-pause", "1s", "1s", 10*time.Millisecond, time.Minute, false, seed2+", retryRequestDelayMs",
+	span("query-pause", "1s", "1s", 10*time.Millisecond, time.Minute, false, fromFix+", retryRequestDelayMs",
 		"Before an own query or send that failed for a passing reason is repeated.",
 		func(s *Settings) *time.Duration { return &s.QueryPause }),
 	backoffRow(),
 	networkRow(),
-	span("restart-delay", "2s", "2s", 100*time.Millisecond, 10*time.Minute, false, seed1,
+	span("restart-delay", "2s", "2s", 100*time.Millisecond, 10*time.Minute, false, fromGuide,
 		"Before the redial that the server asks for (515), as it does after a pairing.",
 		func(s *Settings) *time.Duration { return &s.RestartDelay }),
-	count("max-attempts", 0, 10, 0, 1_000_000, "guide: seed 1 names no such limit; gentle: seed 2",
+	count("max-attempts", 0, 10, 0, 1_000_000, "guide: the connection guide names no such limit; gentle: the closure fix",
 		"Redials in a row, whatever the causes, before the session rests. 0: no limit.",
 		func(s *Settings) *int { return &s.MaxAttempts }),
-	count("max-attempts-500", 10, 10, 0, 1_000_000, bothSeed,
+	count("max-attempts-500", 10, 10, 0, 1_000_000, bothOf,
 		"Redials in a row for server_error (500) before the session rests. 0: max-attempts alone counts.",
 		func(s *Settings) *int { return &s.MaxAttempts500 }),
-	count("max-attempts-408", 20, 10, 0, 1_000_000, bothSeed,
+	count("max-attempts-408", 20, 10, 0, 1_000_000, bothOf,
 		"Redials in a row for timed_out (408) before the session rests. 0: max-attempts alone counts.",
 		func(s *Settings) *int { return &s.MaxAttempts408 }),
-	count("max-attempts-405", 10, 10, 0, 1_000_000, "the contract; gentle: seed 2",
+	count("max-attempts-405", 10, 10, 0, 1_000_000, "the contract; gentle: the closure fix",
 		"Redials in a row for client_outdated (405) with an unchanged version before the session rests. 0: max-attempts alone counts.",
 		func(s *Settings) *int { return &s.MaxAttempts405 }),
-	span("rest-after-exhaustion", "15m", "15m", time.Second, 7*24*time.Hour, true, ours+"; seed 1 stops for good",
+	span("rest-after-exhaustion", "15m", "15m", time.Second, 7*24*time.Hour, true, ours+"; the connection guide stops for good",
 		"How long a session rests when its attempts are used up, before one fresh cycle. 0: until a command.",
 		func(s *Settings) *time.Duration { return &s.RestAfterExhaustion }),
-	span("cooldown-logged-out", "5m", "5m", 0, 7*24*time.Hour, true, seed1,
+	span("cooldown-logged-out", "5m", "5m", 0, 7*24*time.Hour, true, fromGuide,
 		"Before a session that was logged out or whose ratchets are gone may pair again. Survives restarts.",
 		func(s *Settings) *time.Duration { return &s.CooldownLoggedOut }),
 	span("quarantine", "7d", "7d", time.Second, 365*24*time.Hour, true, ours,
 		"How long retired credentials are kept, sealed, so that they can be restored. 0: destroyed at once.",
 		func(s *Settings) *time.Duration { return &s.Quarantine }),
-	count("decrypt-limit", 20, 20, 2, decryptKept, ours+"; seed 1 gives up at the first",
+	count("decrypt-limit", 20, 20, 2, decryptKept, ours+"; the connection guide gives up at the first",
 		"So many messages that could not be decrypted in 10 min mean that the ratchets are gone (bad_mac).",
 		func(s *Settings) *int { return &s.DecryptLimit }),
 	count("decrypt-peers", 3, 3, 1, decryptPeersKept, ours,
 		"And only if they came from at least so many peers.",
 		func(s *Settings) *int { return &s.DecryptPeers }),
-	boolean("mark-online", "false", "true", "guide: so that phones keep their notifications; gentle: seed 2",
+	boolean("mark-online", "false", "true", "guide: so that phones keep their notifications; gentle: the closure fix",
 		"Show the account as online when connected.",
 		func(s *Settings) *bool { return &s.MarkOnline }),
 }
@@ -266,7 +266,7 @@ func backoffRow() setting {
 	return setting{
 		doc: describe("backoff", "5s,10s,20s,40s,60s", "2s,4s,8s,16s,32s,60s",
 			fmt.Sprintf("1 to %d durations, %s to %s each, none shorter than the one before", mostSteps, show(shortestWait), show(longestWait)),
-			bothSeed, "Waits before the redials in a row, each less 0 to 10 %; the last one repeats."),
+			bothOf, "Waits before the redials in a row, each less 0 to 10 %; the last one repeats."),
 		set: func(s *Settings, value string) error {
 			var steps []time.Duration
 			for part := range strings.SplitSeq(value, ",") {
@@ -309,7 +309,7 @@ func backoffRow() setting {
 func networkRow() setting {
 	return setting{
 		doc: describe("network-delay", "3s-5s", "3s-5s",
-			"a range such as 3s-5s, or one duration, "+show(shortestWait)+" to "+show(longestWait), seed1,
+			"a range such as 3s-5s, or one duration, "+show(shortestWait)+" to "+show(longestWait), fromGuide,
 			"Before a redial after network trouble; drawn from the range."),
 		set: func(s *Settings, value string) error {
 			low, high, isRange := strings.Cut(value, "-")

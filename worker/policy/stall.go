@@ -104,7 +104,7 @@ func (s *Stall) derived(now time.Time) (time.Duration, string) {
 	if !s.setting.Adaptive {
 		return s.setting.Fixed, "set by inbound-stall"
 	}
-	gaps := recentGaps(s.rec.Gaps, now)
+	gaps := recentGaps(slices.Clone(s.rec.Gaps), now)
 	if len(gaps) == 0 {
 		return stallUnknown, "no silence of this session is known yet"
 	}

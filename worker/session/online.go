@@ -38,6 +38,7 @@ type onlineRun struct {
 func (a *actor) loggedIn(e whatsapp.Connected) phase {
 	now := time.Now()
 	a.cfg.Fleet.Succeeded(a.cfg.Name, now)
+	a.unproven = false
 	a.online = &onlineRun{
 		since: now, counted: now, monitor: policy.NewMonitor(a.set, now),
 		ping: now.Add(a.set.KeepAlive(jitter())), tick: now.Add(a.set.MonitorTick),
@@ -177,7 +178,7 @@ func (a *actor) sendPing() {
 	}()
 }
 
-// monitorTick is the seeds' look at the connection.
+// monitorTick looks at the connection.
 func (a *actor) monitorTick(ctx context.Context, now time.Time) phase {
 	o := a.online
 	a.countUndecryptable(now)

@@ -61,6 +61,64 @@ func TestAQRIsValidForItsTimeAndThenThePairingEnds(t *testing.T) {
 	})
 }
 
+// TestAServerThatClosesWhenTheCodesAreUsedUp does not end the pairing early.
+func TestAServerThatClosesWhenTheCodesAreUsedUp(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.behave = func(l *fakeLine) {
+			showCodes(l)
+			select {
+			case <-time.After(159 * time.Second):
+				l.signal(policy.Signal{Kind: policy.SignalClosed})
+			case <-l.gone:
+			}
+		}
+		w.start()
+		time.Sleep(170 * time.Second)
+		if st := w.status(); st.State != state.Pairing || len(w.dialled()) != 2 {
+			t.Errorf("%s %s, %d dials", st.State, st.Cause, len(w.dialled()))
+		}
+	})
+}
+
+// TestAPairingThatTheServerNeverHeardOf is what a process leaves that died
+// between storing the credentials and telling the server.
+func TestAPairingThatTheServerNeverHeardOf(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.pair()
+		// The record still says unpaired.
+		o, err := w.store.Owner(context.Background(), "shop")
+		if err != nil {
+			t.Fatal(err)
+		}
+		value, err := state.Encode(state.Status{V: state.Format, State: state.Pairing, Since: time.Now()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := w.store.Commit(context.Background(), o.Fence(), "", []state.Write{state.Put(state.KindStatus, "", value)}); err != nil {
+			t.Fatal(err)
+		}
+		w.behave = func(l *fakeLine) {
+			if l.call.Device.Paired() {
+				l.signal(policy.Signal{Kind: policy.SignalLoggedOut, Code: 401})
+				return
+			}
+			showCodes(l)
+		}
+		w.start()
+		time.Sleep(time.Minute)
+		st := w.status()
+		if st.Cause != state.CausePairingFailed || st.State != state.Unpaired || !st.CooldownUntil.IsZero() {
+			t.Errorf("%s %s cooldown %v", st.State, st.Cause, st.CooldownUntil)
+		}
+		if c := w.command(state.VerbStart, nil); c.State != state.CommandDone {
+			t.Errorf("%+v", c)
+		}
+		if st := w.status(); st.State != state.Pairing || st.Paired {
+			t.Errorf("%s paired %v", st.State, st.Paired)
+		}
+	})
+}
+
 func TestAScanLeadsToALoginWithoutAnotherQR(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		w.behave = func(l *fakeLine) {

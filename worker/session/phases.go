@@ -79,6 +79,11 @@ func (a *actor) connecting(ctx context.Context) phase {
 		}
 		return a.strand(err)
 	}
+	if a.dev.Paired() && !a.st.Paired {
+		// The last process died between storing the credentials and telling the
+		// server: whether the pairing has ended is the server's to say.
+		a.unproven = true
+	}
 	a.st.Paired = a.dev.Paired()
 	if !a.st.Holding {
 		deaths := policy.Deaths(a.st.DeathsHolding)
@@ -212,6 +217,11 @@ func (a *actor) pairing(ctx context.Context) phase {
 				a.hideQR()
 				scanned = time.Now()
 				return a.scanned(e), true
+			case whatsapp.Signalled:
+				if scanned.IsZero() && usedUp(e.Signal, shown) && a.set.RenewQR(started, renewals, time.Now()) {
+					shown.next = time.Now() // the server was quicker to say so
+					return nil, true
+				}
 			}
 			return nil, false
 		})
@@ -239,13 +249,20 @@ func (a *actor) pairing(ctx context.Context) phase {
 	}
 }
 
+// usedUp says that a connection was closed because its last code is over.
+func usedUp(sig policy.Signal, q qrRun) bool {
+	const early = 3 * time.Second // of the server's clock
+	orderly := sig.Kind == policy.SignalClosed || sig.Kind == policy.SignalStreamEnd
+	return orderly && q.codes != nil && !q.left() && time.Until(q.next) < early
+}
+
 // scanned stores that the device is paired. The library has stored the
 // credentials already.
 func (a *actor) scanned(p whatsapp.Paired) phase {
 	a.who.JID, a.who.LID, a.who.Platform = p.JID, p.LID, p.Platform
 	a.who.PushName = p.BusinessName
 	a.decrypts.Reset()
-	a.justPaired = true
+	a.justPaired, a.unproven = true, false
 	a.log.Info("paired; the server restarts the connection now")
 	err := a.report(func(s *state.Status) {
 		s.Paired, s.Cause, s.Code, s.Attempt = true, state.CauseNone, 0, 0

@@ -213,7 +213,7 @@ func (a *actor) runStranded(ctx context.Context, cause error) phase {
 		if ctx.Err() != nil {
 			return a.leave
 		}
-		a.log.Warn("the store does not answer yet", "error", err, "retryIn", wait)
+		a.log.Warn("the store does not answer yet", "error", err, "retryIn", wait.String())
 		wait = min(wait*2, time.Minute)
 	}
 	a.letGo()      // this process lives

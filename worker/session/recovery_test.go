@@ -264,7 +264,9 @@ func kill(w *world) {
 	}
 	w.lease.Lose(errors.New("killed"))
 	w.stop()
-	<-w.ended
+	if err := <-w.ended; err != nil {
+		w.t.Log(err)
+	}
 }
 
 // TestAStoreThatRefusesOneWriteForEver costs a login a minute, not one every

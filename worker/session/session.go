@@ -198,6 +198,7 @@ type actor struct {
 	detail     atomic.Bool // the log is in detail
 	quiet      *time.Timer // ends that
 
+	unproven   bool // credentials that no login and no end of a pairing has confirmed
 	justPaired bool // until the first login
 	newVersion bool // the WhatsApp version has changed since the last refusal
 	starved    bool // messages were refused because the queue was full

@@ -169,6 +169,9 @@ func (a *actor) applySnapshot(s *state.Status, from policy.Snapshot) {
 // decide asks the policy what an event does and carries it out.
 func (a *actor) decide(ctx context.Context, e policy.Event) phase {
 	now := time.Now()
+	if e.Cause == state.CauseLoggedOut && a.unproven {
+		e.Cause = state.CausePairingFailed // it had never ended
+	}
 	if e.Cause == state.CauseStoreUnavailable {
 		return a.strand(e.Err)
 	}
@@ -288,18 +291,16 @@ func (a *actor) retire(ctx context.Context, d policy.Decision, change func(*stat
 	a.dropLine()
 	var stale *device.StaleError
 	if err := a.openDevice(ctx); err != nil && !errors.As(err, &stale) {
-		// They cannot be read, so they cannot be used either; the record still says where they are.
-		a.log.Warn("retiring credentials that cannot be opened", "error", err)
-		return a.report(change, drafts...)
+		return err // the vault or the key does not answer: nothing is said to be gone that is still there
 	}
 	batch, err := a.statusBatch(change, drafts)
 	if err != nil {
 		return err
 	}
-	switch d.Credentials {
-	case policy.Quarantined:
+	switch {
+	case d.Credentials == policy.Quarantined:
 		err = a.dev.Quarantine(ctx, d.Cause, batch)
-	case policy.Destroyed:
+	case d.Credentials == policy.Destroyed, a.dev.Paired(): // the latter: half paired
 		err = a.dev.Destroy(ctx, batch)
 	default:
 		if err = a.dev.Fresh(); err == nil {

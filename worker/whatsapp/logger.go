@@ -132,6 +132,10 @@ func (l *libLog) print(format string, args []any) {
 	if !log.Enabled(context.Background(), slog.LevelDebug) || strings.HasPrefix(format, formatFrameHex) {
 		return
 	}
+	if strings.Contains(format, "ush name") || strings.Contains(format, "usiness name") {
+		args = nil // names of people are not for a log
+		format = strings.ReplaceAll(strings.ReplaceAll(format, "%s", "…"), "%v", "…")
+	}
 	redacted := make([]any, len(args))
 	for i, arg := range args {
 		redacted[i] = redactArg(arg)
