@@ -116,7 +116,7 @@ func Kinds() []Kind {
 	return out
 }
 
-// Unpaired, as Fault.Device, aims at sockets that are being paired.
+// Unpaired aims at sockets that are being paired, where it stands in Fault.Device.
 const Unpaired = "unpaired"
 
 // Fault is one fault to inject.

@@ -1,5 +1,6 @@
-// Package vault keeps credential objects. Dir keeps them as files in a folder,
-// apart from the state file, so that neither alone is worth stealing.
+// Package vault keeps credential objects, apart from the records, so that
+// neither alone is worth stealing. Dir keeps them as files in a folder, S3 in a
+// bucket.
 package vault
 
 import (
