@@ -26,7 +26,6 @@ const (
 	fileHeader    = "holdfast master key v1"
 	fileKeySize   = 32
 	fileCheckSize = 8
-	wrappedFormat = 1
 	// maxKeyFile bounds what is read of a file that is not a key file.
 	maxKeyFile = 4096
 )
@@ -173,10 +172,8 @@ func checksum(key []byte) []byte {
 
 func (m *fileMaster) ID() string { return m.id }
 
-// Wrap's result is a format byte, the key id with its length, and the
-// ciphertext. The id is in the clear so that a wrong key can be named.
 func (m *fileMaster) Wrap(_ context.Context, plain []byte, context map[string]string) ([]byte, error) {
-	head := append([]byte{wrappedFormat, byte(len(m.id))}, m.id...)
+	head := WrapHead(m.id, nil)
 	sealed, err := m.aead.Encrypt(plain, wrapAssociated(head, context))
 	if err != nil {
 		return nil, err
@@ -185,17 +182,14 @@ func (m *fileMaster) Wrap(_ context.Context, plain []byte, context map[string]st
 }
 
 func (m *fileMaster) Unwrap(_ context.Context, wrapped []byte, context map[string]string) ([]byte, error) {
-	switch {
-	case len(wrapped) < 2 || len(wrapped) < 2+int(wrapped[1]):
-		return nil, fmt.Errorf("%w: the wrapped keyset is cut short", state.ErrCorrupt)
-	case wrapped[0] != wrappedFormat:
-		return nil, fmt.Errorf("%w: the keyset is wrapped in format %d, this release reads %d", state.ErrCorrupt, wrapped[0], wrappedFormat)
+	id, sealed, err := WrappedWith(wrapped)
+	if err != nil {
+		return nil, err
 	}
-	head := wrapped[:2+int(wrapped[1])]
-	if id := string(head[2:]); id != m.id {
-		return nil, fmt.Errorf("%w: wrong master key: it is wrapped with key %q, and the key here is %q; put the right key in place", state.ErrCorrupt, id, m.id)
+	if id != m.id {
+		return nil, WrongMaster(id, m.id)
 	}
-	plain, err := m.aead.Decrypt(wrapped[len(head):], wrapAssociated(head, context))
+	plain, err := m.aead.Decrypt(sealed, wrapAssociated(WrapHead(id, nil), context))
 	if err != nil {
 		return nil, fmt.Errorf("%w: the wrapped keyset does not open with master key %q, which is the one that it names: damaged, or wrapped for another partition", state.ErrCorrupt, m.id)
 	}

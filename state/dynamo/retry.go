@@ -1,0 +1,200 @@
+package dynamo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+	"github.com/aws/smithy-go"
+
+	"github.com/holdfast-wa/holdfast/state"
+	"github.com/holdfast-wa/holdfast/state/awsclient"
+)
+
+// The pauses between requests of one call: a random part of shortest, doubled
+// with each, at most longest. Conflicting transactions are over in some 10 ms;
+// throttling ends with the second that it is counted in.
+const (
+	shortest = 25 * time.Millisecond
+	longest  = 400 * time.Millisecond
+)
+
+// do asks DynamoDB until it answers or RetryFor has passed, and then fails with
+// state.ErrUnavailable. Answers that are final are returned as they are, with
+// the SDK's words cut short. A request must be safe to repeat.
+func (s *Store) do(ctx context.Context, method string, request func(context.Context) error) error {
+	bound, cancel := context.WithTimeout(ctx, s.retryFor)
+	defer cancel()
+	var last error
+	for pause := shortest; ; pause = min(2*pause, longest) {
+		if s.closed.Load() {
+			return fmt.Errorf("%w: %s: the store is closed", state.ErrUnavailable, method)
+		}
+		if bound.Err() == nil {
+			one, stop := context.WithTimeout(bound, s.retryFor/3)
+			err := request(one)
+			stop()
+			if err == nil || final(err) {
+				return err
+			}
+			if wrong(err) {
+				return fmt.Errorf("DynamoDB refuses the request: %w", short(err))
+			}
+			if refused(err) {
+				return fmt.Errorf("%w: %s: %w", state.ErrUnavailable, method, s.explained(err))
+			}
+			last = err
+		}
+		if err := wait(bound, rand.N(pause)); err == nil {
+			continue
+		}
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("%w: %s: %w", state.ErrUnavailable, method, err)
+		}
+		return fmt.Errorf("%w: %s: gave up after %s: %w", state.ErrUnavailable, method, s.retryFor, s.explained(last))
+	}
+}
+
+func wait(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}
+
+// final says that an error is an answer that the caller has to interpret: a
+// transaction cancelled for one of its conditions, or a token used before.
+func final(err error) bool {
+	if cancelled := (*types.TransactionCanceledException)(nil); errors.As(err, &cancelled) {
+		return !retried(cancelled)
+	}
+	used := (*types.IdempotentParameterMismatchException)(nil)
+	return errors.As(err, &used)
+}
+
+// Reasons for which DynamoDB cancels a transaction.
+const (
+	reasonNone      = "None"
+	reasonCondition = "ConditionalCheckFailed"
+)
+
+// passing are the reasons for cancelling a transaction that pass by themselves.
+var passing = []string{"TransactionConflict", "ProvisionedThroughputExceeded", "ThrottlingError", "RequestLimitExceeded", "InternalServerError"}
+
+// retried says that a cancelled transaction is to be tried again. One whose
+// first item, the fence, has failed is not; but another failed condition counts
+// only once nothing else stood in the way, as the fence has not been looked at.
+func retried(cancelled *types.TransactionCanceledException) bool {
+	if holds := failedAt(cancelled); len(holds) > 0 && holds[0] == 0 {
+		return false
+	}
+	return slices.ContainsFunc(cancelled.CancellationReasons, func(r types.CancellationReason) bool {
+		return r.Code != nil && slices.Contains(passing, *r.Code)
+	})
+}
+
+// failedAt are the items of a cancelled transaction whose conditions failed.
+func failedAt(err error) []int {
+	var cancelled *types.TransactionCanceledException
+	if !errors.As(err, &cancelled) {
+		return nil
+	}
+	var at []int
+	for i, r := range cancelled.CancellationReasons {
+		if r.Code != nil && *r.Code == reasonCondition {
+			at = append(at, i)
+		}
+	}
+	return at
+}
+
+// wrong says that the request itself is not as it should be: a fault of this
+// package, or of the caller's; not a state of the store.
+func wrong(err error) bool {
+	var api smithy.APIError
+	return errors.As(err, &api) && (api.ErrorCode() == "ValidationException" || api.ErrorCode() == "SerializationException")
+}
+
+// refused says that asking again would get the same answer: no such table, key
+// or permission. All else is worth another try: throttling, faults of
+// the service, connections that broke and answers that did not come.
+func refused(err error) bool {
+	var api smithy.APIError
+	if !errors.As(err, &api) {
+		return credentialsMissing(err)
+	}
+	var resp *awshttp.ResponseError
+	if errors.As(err, &resp) && resp.HTTPStatusCode() >= http.StatusInternalServerError {
+		return false
+	}
+	switch api.ErrorCode() {
+	case "TransactionCanceledException": // final has let it through
+		return false
+	case "TransactionInProgressException", "TransactionConflictException", "ProvisionedThroughputExceededException",
+		"RequestLimitExceeded", "ThrottlingException", "Throttling", "LimitExceededException", "InternalServerError",
+		"InternalFailure", "ServiceUnavailable", "ServiceUnavailableException", "RequestTimeout", "RequestTimeoutException",
+		"ReplicatedWriteConflictException":
+		return false
+	case "RequestTimeTooSkewed", "RequestExpired", "RequestInTheFuture":
+		return false // the SDK has learnt from the answer what time it is
+	case "InvalidSignatureException":
+		skewed := strings.Contains(api.ErrorMessage(), "expired") || strings.Contains(api.ErrorMessage(), "not yet current")
+		return !skewed
+	}
+	return true
+}
+
+// credentialsMissing says that no request was made for want of credentials.
+func credentialsMissing(err error) bool {
+	var op *smithy.OperationError
+	return errors.As(err, &op) && strings.Contains(op.Err.Error(), "get identity: ") && !errors.Is(err, context.DeadlineExceeded)
+}
+
+// short cuts the SDK's words down to what went wrong.
+func short(err error) error {
+	if cancelled := (*types.TransactionCanceledException)(nil); errors.As(err, &cancelled) {
+		var reasons []string
+		for _, r := range cancelled.CancellationReasons {
+			if r.Code == nil || *r.Code == reasonNone {
+				continue
+			}
+			reason := *r.Code
+			if r.Message != nil {
+				reason += " (" + *r.Message + ")"
+			}
+			if !slices.Contains(reasons, reason) {
+				reasons = append(reasons, reason)
+			}
+		}
+		return fmt.Errorf("the transaction was cancelled: %s", strings.Join(reasons, ", "))
+	}
+	if missing := (*types.ResourceNotFoundException)(nil); errors.As(err, &missing) {
+		return errors.New("a table or an index is missing in this region; holdfast doctor tells which")
+	}
+	return errors.New(awsclient.Short(err))
+}
+
+// explained is short, with what would help where there is something to say.
+func (s *Store) explained(err error) error {
+	return helped(err, fmt.Sprintf("reading and writing of %s and %s", s.fleet, s.signal))
+}
+
+// helped is explained where a call needs a certain permission.
+func helped(err error, need string) error {
+	advice := awsclient.Advice(err, need)
+	if advice == "" {
+		return short(err)
+	}
+	return fmt.Errorf("%w; %s", short(err), advice)
+}
