@@ -225,3 +225,47 @@ func TestAStanzaThatKillsTheProcess(t *testing.T) {
 		t.Errorf("the other session is %s: %v", s.State, err)
 	}
 }
+
+// TestASessionThatSaysConnectedAndReceivesNothing answers pings, delivers
+// nothing, and is noticed all the same. What then comes proves it.
+func TestASessionThatSaysConnectedAndReceivesNothing(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	sim := startSim(t, wasim.Options{QuietPhone: true})
+	p := newProcess(t, sim, append([]string{"--inbound-stall", "6s"}, quickly...)...)
+	p.start()
+	dev := p.create(ctx, t, sim, "stalled", "491700000101")
+	if _, err := sim.Inject(wasim.Fault{Kind: wasim.Zombie, Device: "491700000101", Now: true}); err != nil {
+		t.Fatal(err)
+	}
+	ada := sim.Contact("491700000002")
+	if _, err := ada.SendText(ctx, "491700000101", "anybody there?"); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := p.until(ctx, "stalled", func(s adminapi.Session) bool {
+		return s.Disconnects[state.CauseInboundStalled] == 1 && s.State == state.Online
+	}); err != nil {
+		t.Fatalf("%s %s %v: %v", s.State, s.Cause, s.Disconnects, err)
+	}
+	p.received(ctx, t, "anybody there?")
+	if err := dev.WaitDrained(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		p.mu.Lock()
+		proved := 0
+		for _, e := range p.events {
+			if e.Type == state.EventStallProved {
+				proved++
+			}
+		}
+		p.mu.Unlock()
+		if proved == 1 {
+			break
+		}
+		if ctx.Err() != nil {
+			t.Fatalf("the stall was told of %d times", proved)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}

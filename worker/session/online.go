@@ -11,7 +11,8 @@ import (
 )
 
 const (
-	// stallLook is how often silence is judged; its bounds are half hours.
+	// stallLook is how often silence is judged; its bounds are half hours, unless
+	// a short one was set.
 	stallLook = 30 * time.Second
 	// absentAfter is when a phone counts as absent: WhatsApp unlinks companions
 	// 14 days after the phone was last seen.
@@ -42,7 +43,7 @@ func (a *actor) loggedIn(e whatsapp.Connected) phase {
 	a.online = &onlineRun{
 		since: now, counted: now, monitor: policy.NewMonitor(a.set, now),
 		ping: now.Add(a.set.KeepAlive(jitter())), tick: now.Add(a.set.MonitorTick),
-		stall: now.Add(stallLook), hour: now.Add(tallyEvery),
+		stall: now.Add(a.lookEvery()), hour: now.Add(tallyEvery),
 	}
 	if e.JID != "" {
 		a.who.JID = e.JID
@@ -102,6 +103,14 @@ func (a *actor) runOnline(ctx context.Context) phase {
 	}
 }
 
+// lookEvery is how often silence is judged, by the bound that is set.
+func (a *actor) lookEvery() time.Duration {
+	if fixed := a.set.InboundStall.Fixed; fixed > 0 {
+		return min(max(fixed/4, time.Second), stallLook)
+	}
+	return stallLook
+}
+
 // due is the next time that something is to be done.
 func (o *onlineRun) due() time.Time {
 	next := o.tick
@@ -154,7 +163,7 @@ func (a *actor) onTimers(ctx context.Context, now time.Time) phase {
 		}
 	}
 	if !now.Before(o.stall) {
-		o.stall = now.Add(stallLook)
+		o.stall = now.Add(a.lookEvery())
 		if next := a.lookForStall(ctx, now); next != nil {
 			return next
 		}
