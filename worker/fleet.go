@@ -22,6 +22,9 @@ const (
 	// versionFresh is how long a change of the version counts as new for a
 	// session that was refused.
 	versionFresh = 5 * time.Minute
+	// syncWithin is how long a session with a deadline waits for the service's
+	// clock after a start.
+	syncWithin = 3 * time.Second
 	// reachWithin bounds one check of WhatsApp.
 	reachWithin = 20 * time.Second
 )
@@ -32,6 +35,7 @@ type upstream interface {
 	SetVersion(version string) error
 	LatestVersion(ctx context.Context, via string) (string, error)
 	Reachable(ctx context.Context, via string) error
+	ClockOffset() time.Duration
 }
 
 // fleet is what the sessions of this process share: their turn to log in, the
@@ -48,6 +52,7 @@ type fleet struct {
 	mu     sync.Mutex
 	places map[string]time.Time // who may log in when
 	reach  map[string]bool      // by proxy
+	synced chan struct{}        // closed when the service's clock was first looked at
 	change time.Time            // when the version last changed
 	looked time.Time
 }
@@ -56,7 +61,7 @@ func newFleet(store state.Records, svc upstream, perSecond float64, burst int, e
 	return &fleet{
 		store: store, svc: svc, breaker: policy.NewBreaker(), bucket: rate.NewLimiter(rate.Limit(perSecond), burst),
 		every: every, log: log,
-		places: make(map[string]time.Time), reach: map[string]bool{"": true},
+		places: make(map[string]time.Time), synced: make(chan struct{}), reach: map[string]bool{"": true},
 	}
 }
 
@@ -104,6 +109,20 @@ func (f *fleet) forget(session string) {
 	delete(f.places, session)
 }
 
+// Clock implements session.Fleet.
+func (f *fleet) Clock() time.Time { return time.Now().Add(f.svc.ClockOffset()) }
+
+// Synced implements session.Fleet.
+func (f *fleet) Synced(ctx context.Context) {
+	late := time.NewTimer(syncWithin)
+	defer late.Stop()
+	select {
+	case <-f.synced:
+	case <-late.C:
+	case <-ctx.Done():
+	}
+}
+
 // Reachable implements session.Fleet. A way that was never checked counts as good.
 func (f *fleet) Reachable(proxy string) bool {
 	f.mu.Lock()
@@ -119,6 +138,8 @@ func (f *fleet) Reachable(proxy string) bool {
 // watchReach checks WhatsApp, once a process and proxy. It never disconnects
 // anything: the network may recover.
 func (f *fleet) watchReach(ctx context.Context) {
+	first := sync.OnceFunc(func() { close(f.synced) })
+	defer first()
 	if f.every <= 0 {
 		return
 	}
@@ -126,6 +147,7 @@ func (f *fleet) watchReach(ctx context.Context) {
 	defer ticker.Stop()
 	for {
 		f.checkReach(ctx)
+		first()
 		select {
 		case <-ctx.Done():
 			return

@@ -26,7 +26,8 @@ type fakeUpstream struct {
 	down    map[string]bool
 }
 
-func (u *fakeUpstream) Version() string { u.mu.Lock(); defer u.mu.Unlock(); return u.version }
+func (u *fakeUpstream) Version() string            { u.mu.Lock(); defer u.mu.Unlock(); return u.version }
+func (u *fakeUpstream) ClockOffset() time.Duration { return time.Hour }
 func (u *fakeUpstream) SetVersion(v string) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -155,6 +156,10 @@ func TestReachabilityIsPerProxy(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		go f.watchReach(ctx)
 		time.Sleep(time.Second)
+		f.Synced(ctx) // does not wait: it was looked at
+		if got := f.Clock().Sub(time.Now()); got != time.Hour {
+			t.Errorf("the clock is off by %v", got)
+		}
 		if !f.Reachable("") || f.Reachable("socks5://dead:1") {
 			t.Errorf("direct %v, proxy %v", f.Reachable(""), f.Reachable("socks5://dead:1"))
 		}

@@ -195,6 +195,9 @@ func (w *Worker) Live(name string) (session.Live, bool) {
 	return r.handle().Live(), true
 }
 
+// Clock is the time by WhatsApp's clock, as far as it is known.
+func (w *Worker) Clock() time.Time { return w.fleet.Clock() }
+
 // Draining says that the worker is ending.
 func (w *Worker) Draining() bool {
 	w.mu.Lock()

@@ -320,6 +320,7 @@ func routes(cfg Config, mode Mode, o *opened, w *worker.Worker, keys []adminapi.
 			}
 			return []adminapi.Worker{me}, nil
 		},
+		Now:     w.Clock, // which cooldowns are kept by
 		Version: version, Log: log,
 	})
 	mux := http.NewServeMux()

@@ -69,7 +69,7 @@ func (a *actor) command(ctx context.Context, o Order) phase {
 	case state.VerbReconcile:
 		return a.finish(o, done(""), a.followSpec(ctx))
 	case state.VerbStart, state.VerbRestart:
-		if refusal, ok := a.cooling(o, now); ok {
+		if refusal, ok := a.cooling(o); ok {
 			return a.finish(o, refusal, nil)
 		}
 		switch {
@@ -85,7 +85,7 @@ func (a *actor) command(ctx context.Context, o Order) phase {
 	case state.VerbDisconnect:
 		return a.disconnect(a.unlink(ctx)).with(a, o)(ctx)
 	case state.VerbRepair:
-		if refusal, ok := a.cooling(o, now); ok && o.Args["force"] != "true" {
+		if refusal, ok := a.cooling(o); ok && o.Args["force"] != "true" {
 			return a.finish(o, refusal, nil)
 		}
 		return a.finish(o, done("a fresh QR will be shown"), a.repair(ctx))
@@ -107,8 +107,8 @@ func (a *actor) command(ctx context.Context, o Order) phase {
 }
 
 // cooling refuses what a running cooldown forbids.
-func (a *actor) cooling(o Order, now time.Time) (outcome, bool) {
-	left := a.st.CooldownUntil.Sub(now)
+func (a *actor) cooling(o Order) (outcome, bool) {
+	left := a.st.CooldownUntil.Sub(a.cfg.Fleet.Clock())
 	if left <= 0 || policy.RuleOf(a.st.Cause).Overridable && o.Verb != state.VerbRepair {
 		return outcome{}, false
 	}
@@ -279,7 +279,7 @@ func (a *actor) followSpec(ctx context.Context) phase {
 	case a.spec.Wanted == state.WantRunning && a.spec.RepairGeneration > a.st.RepairObserved:
 		return a.repair(ctx)
 	case a.spec.Wanted == state.WantRunning && (a.st.Cause == state.CauseStopped || a.st.Cause == state.CauseDisconnected):
-		if until := a.st.CooldownUntil; until.After(time.Now()) {
+		if until := a.st.CooldownUntil; until.After(a.cfg.Fleet.Clock()) {
 			// A stop in between does not shorten it.
 			if err := a.report(nil); err != nil {
 				return a.strand(err)
@@ -376,7 +376,7 @@ func (a *actor) pairCode(ctx context.Context, o Order) phase {
 		if a.phase == "pairing" || a.phase == "connecting" {
 			return nil
 		}
-		if refusal, ok := a.cooling(o, time.Now()); ok {
+		if refusal, ok := a.cooling(o); ok {
 			a.codeFor = nil
 			return a.finish(o, refusal, nil)
 		}

@@ -43,7 +43,8 @@ type world struct {
 	behave func(*fakeLine) // what a line does once connected
 
 	refreshes int
-	quiet     bool // nothing arrives but pongs
+	off       time.Duration // of the server's clock from the host's
+	quiet     bool          // nothing arrives but pongs
 	cfg       func(*Config)
 	recovers  bool // a panic of the actor is an error, as in the supervisor
 
@@ -282,6 +283,8 @@ func (w *world) dial(c Call) (Line, error) {
 }
 
 // Ask and the rest make the world a Fleet without limits.
+func (w *world) Clock() time.Time                                     { return time.Now().Add(w.off) }
+func (w *world) Synced(context.Context)                               {}
 func (w *world) Ask(string, time.Time) time.Duration                  { return 0 }
 func (w *world) Failed(string, state.Cause, time.Time) (bool, string) { return false, "" }
 func (w *world) Succeeded(string, time.Time)                          {}

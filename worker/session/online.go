@@ -80,7 +80,7 @@ func (a *actor) loggedIn(e whatsapp.Connected) phase {
 		s.NextAttemptAt, s.CooldownUntil = time.Time{}, time.Time{}
 		s.LastConnectedAt, s.FailuresInARow = now, 0
 		s.Decision = "stay: logged in"
-		if s.RestrictedUntil.After(now) {
+		if s.RestrictedUntil.After(a.cfg.Fleet.Clock()) {
 			s.Cause = state.CauseReachoutRestricted
 		}
 	}); err != nil {

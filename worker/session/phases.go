@@ -22,7 +22,10 @@ const pairedWithoutRestart = 15 * time.Second
 func (a *actor) begin(ctx context.Context) phase {
 	a.enter("beginning")
 	a.fresh, a.redialFor = false, ""
-	now := time.Now()
+	if !a.st.NextAttemptAt.IsZero() || !a.st.CooldownUntil.IsZero() {
+		a.cfg.Fleet.Synced(ctx)
+	}
+	now := a.cfg.Fleet.Clock()
 	if a.st.Holding {
 		// The owner before died while it held a connection.
 		deaths := policy.Deaths(a.st.DeathsHolding)
@@ -276,11 +279,19 @@ func (a *actor) scanned(p whatsapp.Paired) phase {
 	return nil
 }
 
+// local is a deadline by WhatsApp's clock, by this host's.
+func (a *actor) local(deadline time.Time) time.Time {
+	if deadline.IsZero() {
+		return deadline
+	}
+	return time.Now().Add(deadline.Sub(a.cfg.Fleet.Clock()))
+}
+
 // waiting waits for the next attempt.
 func (a *actor) waiting(until time.Time) phase {
 	return func(ctx context.Context) phase {
 		a.enter("waiting")
-		if next := a.pump(ctx, at(until), nil); next != nil {
+		if next := a.pump(ctx, at(a.local(until)), nil); next != nil {
 			return next
 		}
 		return a.connecting
@@ -296,13 +307,13 @@ func (a *actor) parked(until time.Time) phase {
 		for {
 			a.sweep(ctx)
 			look := time.Now().Add(sweepEvery)
-			if !until.IsZero() && until.Before(look) {
-				look = until
+			if end := a.local(until); !until.IsZero() && end.Before(look) {
+				look = end
 			}
 			if next := a.pump(ctx, at(look), nil); next != nil {
 				return next
 			}
-			if !until.IsZero() && !time.Now().Before(until) {
+			if !until.IsZero() && !a.cfg.Fleet.Clock().Before(until) {
 				break
 			}
 		}

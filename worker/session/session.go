@@ -64,6 +64,11 @@ type Fleet interface {
 	// RefreshVersion fetches the newest WhatsApp version, once for all that ask
 	// at a time.
 	RefreshVersion(ctx context.Context) (changed bool, err error)
+	// Clock is the time by WhatsApp's clock, as far as it is known. Deadlines that
+	// outlive a process are kept by it, because a host's may be wrong.
+	Clock() time.Time
+	// Synced waits until that clock was looked at, for a moment at most.
+	Synced(ctx context.Context)
 	// Reachable is what the last check of WhatsApp said.
 	Reachable(proxy string) bool
 }

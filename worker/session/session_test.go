@@ -173,6 +173,34 @@ func TestDeadlinesHoldAcrossARestart(t *testing.T) {
 	})
 }
 
+// TestDeadlinesGoByTheServersClock: a host whose clock jumps does not shorten a
+// ban.
+func TestDeadlinesGoByTheServersClock(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.pair()
+		w.behave = func(l *fakeLine) {
+			l.login()
+			l.signal(policy.Signal{Kind: policy.SignalTemporaryBan, Expire: 3 * time.Hour})
+		}
+		w.start()
+		time.Sleep(time.Minute)
+		w.end()
+		// The next host is two hours ahead of the server, which knows better.
+		time.Sleep(2 * time.Hour)
+		w.off = -2 * time.Hour
+		w.behave = func(l *fakeLine) { l.login() }
+		w.start()
+		time.Sleep(2 * time.Hour)
+		if n := len(w.dialled()); n != 1 {
+			t.Fatalf("%d dials during the ban", n)
+		}
+		time.Sleep(time.Hour)
+		if st := w.status(); st.State != state.Online || len(w.dialled()) != 2 {
+			t.Errorf("%s, %d dials after it", st.State, len(w.dialled()))
+		}
+	})
+}
+
 func TestReplacedNeverComesBackByItself(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		w.pair()

@@ -46,7 +46,7 @@ func (a *actor) lineEvent(ctx context.Context, e whatsapp.Event) phase {
 		}
 		sig := policy.Signal{Kind: policy.SignalReachoutLock}
 		if !e.Until.IsZero() {
-			sig.Expire = e.Until.Sub(now)
+			sig.Expire = e.Until.Sub(a.cfg.Fleet.Clock())
 		}
 		return a.signal(ctx, sig)
 	case whatsapp.PhoneSeen:
@@ -180,7 +180,7 @@ func (a *actor) decide(ctx context.Context, e policy.Event) phase {
 	if a.line != nil && (policy.RuleOf(e.Cause).Action != policy.Stay || e.Ended) {
 		before.Outage, alarm = a.cfg.Fleet.Failed(a.cfg.Name, e.Cause, now)
 	}
-	d := policy.Decide(before, e, now)
+	d := policy.Decide(before, e, a.cfg.Fleet.Clock())
 	a.newVersion = false
 	a.logDecision(d, e)
 	if d.Action != policy.Stay {

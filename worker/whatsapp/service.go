@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.mau.fi/libsignal/logger"
@@ -57,6 +58,7 @@ type Service struct {
 	globals  globals
 	roots    *x509.CertPool // nil: the system's
 	log      *slog.Logger
+	clock    atomic.Int64 // nanoseconds that the host's clock is behind
 
 	mu      sync.RWMutex
 	version store.WAVersionContainer
@@ -351,5 +353,12 @@ func (s *Service) get(ctx context.Context, via string) (*http.Response, error) {
 	req.Header.Set("Sec-Fetch-Dest", "document")
 	req.Header.Set("Sec-Fetch-Mode", "navigate")
 	req.Header.Set("Sec-Fetch-Site", "none")
-	return r.RoundTrip(req)
+	resp, err := r.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	if date, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
+		s.noteClock(date)
+	}
+	return resp, nil
 }

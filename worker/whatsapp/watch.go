@@ -75,7 +75,9 @@ func (l *Line) received(n *waBinary.Node) {
 	case "success":
 		l.seen.mu.Lock()
 		l.seen.server = moment(n, "t")
+		server := l.seen.server
 		l.seen.mu.Unlock()
+		l.svc.noteClock(server)
 		l.active(false)
 	case "failure":
 		l.active(false)
