@@ -39,7 +39,6 @@ type onlineRun struct {
 func (a *actor) loggedIn(e whatsapp.Connected) phase {
 	now := time.Now()
 	a.cfg.Fleet.Succeeded(a.cfg.Name, now)
-	a.unproven = false
 	a.online = &onlineRun{
 		since: now, counted: now, monitor: policy.NewMonitor(a.set, now),
 		ping: now.Add(a.set.KeepAlive(jitter())), tick: now.Add(a.set.MonitorTick),
@@ -55,9 +54,16 @@ func (a *actor) loggedIn(e whatsapp.Connected) phase {
 		a.who.PushName = e.PushName
 	}
 	a.who.Text = ""
-	if a.justPaired {
+	var drafts []journal.Draft
+	if a.unproven {
+		// The server's restart was quicker than the library's word of the pairing,
+		// or a process died in between.
+		a.log.Info("paired")
+		drafts = append(drafts, journal.Draft{Type: state.EventPaired, Data: map[string]any{"jid": a.who.JID, "lid": a.who.LID}})
+	}
+	if a.justPaired || a.unproven {
 		// The restart after a pairing is no trouble: the first one begins at attempt 1.
-		a.justPaired = false
+		a.justPaired, a.unproven = false, false
 		a.applySnapshot(&a.st, a.snapshot().Settled())
 	}
 	if a.stall == nil {
@@ -83,7 +89,7 @@ func (a *actor) loggedIn(e whatsapp.Connected) phase {
 		if s.RestrictedUntil.After(a.cfg.Fleet.Clock()) {
 			s.Cause = state.CauseReachoutRestricted
 		}
-	}); err != nil {
+	}, drafts...); err != nil {
 		return a.strand(err)
 	}
 	return a.runOnline

@@ -154,6 +154,32 @@ func TestAScanLeadsToALoginWithoutAnotherQR(t *testing.T) {
 	})
 }
 
+// TestARestartBeforeTheWordOfThePairing: the library tells of a pairing from a
+// goroutine of its own, and the server may be quicker.
+func TestARestartBeforeTheWordOfThePairing(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.behave = func(l *fakeLine) {
+			if l.call.Device.Paired() {
+				l.login()
+				return
+			}
+			showCodes(l)
+			w.adopt(l)
+			l.signal(policy.Signal{Kind: policy.SignalLoginReconnect, Code: 515})
+			l.post(whatsapp.Paired{On: whatsapp.On{N: l.call.N}, JID: "491700000001:2@s.whatsapp.net"})
+		}
+		w.start()
+		time.Sleep(time.Minute)
+		st := w.status()
+		if st.State != state.Online || !st.Paired || st.Attempt != 0 {
+			t.Errorf("%s paired %v attempt %d", st.State, st.Paired, st.Attempt)
+		}
+		if n := w.count(state.EventPaired); n != 1 {
+			t.Errorf("session.paired was raised %d times", n)
+		}
+	})
+}
+
 func TestASilentSocketAfterTheScanIsNoticed(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		w.behave = func(l *fakeLine) {
