@@ -157,7 +157,7 @@ func TestReachabilityIsPerProxy(t *testing.T) {
 		go f.watchReach(ctx)
 		time.Sleep(time.Second)
 		f.Synced(ctx) // does not wait: it was looked at
-		if got := f.Clock().Sub(time.Now()); got != time.Hour {
+		if got := time.Until(f.Clock()); got != time.Hour {
 			t.Errorf("the clock is off by %v", got)
 		}
 		if !f.Reachable("") || f.Reachable("socks5://dead:1") {

@@ -309,6 +309,8 @@ type fakeLine struct {
 	connErr   error
 	sent      []string
 	sendErr   error
+	stubborn  string // sends to this chat fail for a passing reason
+	refused   int
 	loggedOut bool
 	blocked   time.Duration
 	gone      chan struct{}
@@ -393,6 +395,10 @@ func (l *fakeLine) SendText(_ context.Context, id, to, text string) (time.Time, 
 	defer l.mu.Unlock()
 	if l.sendErr != nil {
 		return time.Time{}, l.sendErr
+	}
+	if to == l.stubborn {
+		l.refused++
+		return time.Time{}, &whatsapp.SendError{Temporary: true, Err: context.DeadlineExceeded}
 	}
 	l.sent = append(l.sent, id+" "+to+" "+text)
 	return time.Now(), nil

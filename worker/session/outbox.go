@@ -17,9 +17,11 @@ import (
 )
 
 const (
-	// sendTries is how often a message is tried on one connection before it
-	// waits for the next one.
-	sendTries = 3
+	// sendTries is how often a message is tried before it counts as failed: for
+	// hours, since the pauses between the tries grow.
+	sendTries = 200
+	// longestRetry is the longest of those pauses.
+	longestRetry = time.Minute
 	// outboxPage is how many due messages are read at a time.
 	outboxPage = 50
 	// outboxKept is how long a finished message can be looked up.
@@ -106,6 +108,7 @@ func (a *actor) waitOutbox() {
 func (a *actor) drain(ctx context.Context, line Line, jrn *journal.Journal, set policy.Settings, log *slog.Logger) (time.Time, error) {
 	var next time.Time
 	var after *state.Indexed
+	held := make(map[string]bool) // chats with a message that must wait
 	scheduled := 0
 	defer func() { a.setLive(func(l *Live) { l.Scheduled, l.Job = scheduled, "" }) }()
 	for {
@@ -126,20 +129,34 @@ func (a *actor) drain(ctx context.Context, line Line, jrn *journal.Journal, set 
 			}
 			if item.SendAt.After(time.Now()) {
 				scheduled++
-				if next.IsZero() || item.SendAt.Before(next) {
-					next = item.SendAt
+				next = earliest(next, item.SendAt)
+				continue
+			}
+			content, err := a.openContent(item)
+			if err != nil {
+				if err := a.settle(jrn, item, rec.Rev, state.OutFailed, "corrupt", err.Error()); err != nil {
+					return time.Time{}, err
 				}
+				continue
+			}
+			if held[content.To] {
+				continue // behind one to the same chat: their order is kept
+			}
+			if due := retryAt(item, set); due.After(time.Now()) {
+				held[content.To] = true
+				next = earliest(next, due)
 				continue
 			}
 			if !line.LoggedIn() || ctx.Err() != nil {
 				return time.Time{}, nil // it goes on with the next login
 			}
-			again, err := a.sendOne(ctx, line, jrn, set, log, item, rec.Rev)
+			again, err := a.sendOne(ctx, line, jrn, set, log, item, rec.Rev, content)
 			if err != nil {
 				return time.Time{}, err
 			}
-			if again {
-				return time.Now().Add(set.QueryPause), nil
+			if !again.IsZero() {
+				held[content.To] = true
+				next = earliest(next, again)
 			}
 		}
 		if len(page) < outboxPage {
@@ -148,72 +165,60 @@ func (a *actor) drain(ctx context.Context, line Line, jrn *journal.Journal, set 
 	}
 }
 
-// sendOne sends one message. again says that it failed for a passing reason.
-func (a *actor) sendOne(ctx context.Context, line Line, jrn *journal.Journal, set policy.Settings, log *slog.Logger, item state.Outbox, rev uint64) (again bool, err error) {
-	content, err := a.openContent(item)
-	if err != nil {
-		return false, a.settle(jrn, item, rev, state.OutFailed, "corrupt", err.Error())
+func earliest(a, b time.Time) time.Time {
+	if a.IsZero() || b.Before(a) {
+		return b
 	}
+	return a
+}
+
+// retryAt is when a message that was tried before may be tried again: after
+// query-pause, and longer each time.
+func retryAt(item state.Outbox, set policy.Settings) time.Time {
+	if item.State != state.OutSending || item.Attempts == 0 {
+		return time.Time{}
+	}
+	return item.ChangedAt.Add(min(set.QueryPause<<min(item.Attempts-1, 10), longestRetry))
+}
+
+// sendOne sends one message. again says when to try it again, where it failed
+// for a passing reason.
+func (a *actor) sendOne(ctx context.Context, line Line, jrn *journal.Journal, set policy.Settings, log *slog.Logger,
+	item state.Outbox, rev uint64, content state.OutboxContent) (again time.Time, err error) {
 	item.Attempts++
-	if item.State == state.OutQueued {
-		// From here on the ratchets may have moved under this message id.
-		if err := a.saveItem(jrn, &item, &rev, state.OutSending, true); err != nil {
-			return false, err
-		}
-		if rev == 0 {
-			return false, nil // cancelled meanwhile
-		}
+	// From here on the ratchets may have moved under this message id.
+	if err := a.saveItem(jrn, &item, &rev, state.OutSending, true); err != nil || rev == 0 {
+		return time.Time{}, err // rev 0: cancelled meanwhile
 	}
+	try, cancel := context.WithTimeout(ctx, set.QueryTimeout)
+	defer cancel()
 	var failure error
-	for try := 1; ; try++ {
-		ctx, cancel := context.WithTimeout(ctx, set.QueryTimeout)
-		if len(content.Message) > 0 {
-			_, failure = line.Send(ctx, item.MessageID, content.To, content.Message)
-		} else {
-			_, failure = line.SendText(ctx, item.MessageID, content.To, content.Text)
-		}
-		cancel()
-		var sent *whatsapp.SendError
-		passing := errors.As(failure, &sent) && sent.Temporary
-		if failure == nil || !passing {
-			break
-		}
-		log.Warn("sending failed for a passing reason", "message", item.MessageID, "try", try, "error", failure)
-		if try >= sendTries || !line.LoggedIn() {
-			return true, nil
-		}
-		if !pause(ctx, set.QueryPause) {
-			return true, nil
-		}
+	if len(content.Message) > 0 {
+		_, failure = line.Send(try, item.MessageID, content.To, content.Message)
+	} else {
+		_, failure = line.SendText(try, item.MessageID, content.To, content.Text)
+	}
+	var refusal *whatsapp.SendError
+	known := errors.As(failure, &refusal)
+	if failure != nil && (known && refusal.Temporary || ctx.Err() != nil || !line.LoggedIn()) && item.Attempts < sendTries {
+		log.Warn("sending failed for a passing reason", "message", item.MessageID, "attempt", item.Attempts, "error", failure)
+		return retryAt(item, set), nil
 	}
 	if a.cfg.Observe.Sent != nil {
 		a.cfg.Observe.Sent(failure == nil)
 	}
-	if failure != nil {
-		if ctx.Err() != nil || !line.LoggedIn() {
-			return true, nil
-		}
-		code := "send_refused"
-		var sent *whatsapp.SendError
-		if errors.As(failure, &sent) && sent.Code == whatsapp.CodeReachout {
-			code = string(state.CauseReachoutRestricted)
-		}
-		return false, a.settle(jrn, item, rev, state.OutFailed, code, failure.Error())
+	if failure == nil {
+		a.remember(item.MessageID, item.ID)
+		return time.Time{}, a.settle(jrn, item, rev, state.OutSent, "", "")
 	}
-	a.remember(item.MessageID, item.ID)
-	return false, a.settle(jrn, item, rev, state.OutSent, "", "")
-}
-
-// pause waits, and returns false if ctx ended before.
-func pause(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
+	code := "send_refused"
+	switch {
+	case known && refusal.Code == whatsapp.CodeReachout:
+		code = string(state.CauseReachoutRestricted)
+	case known && refusal.Temporary:
+		code = "gave_up"
 	}
+	return time.Time{}, a.settle(jrn, item, rev, state.OutFailed, code, failure.Error())
 }
 
 func (a *actor) openContent(item state.Outbox) (state.OutboxContent, error) {

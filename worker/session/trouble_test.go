@@ -18,7 +18,12 @@ import (
 // put places a message in the outbox, as the admin side does.
 func (w *world) put(id, messageID, text string, sendAt time.Time) {
 	w.t.Helper()
-	body, err := json.Marshal(state.OutboxContent{To: "491700000002", Text: text})
+	w.putTo(id, messageID, "491700000002", text, sendAt)
+}
+
+func (w *world) putTo(id, messageID, to, text string, sendAt time.Time) {
+	w.t.Helper()
+	body, err := json.Marshal(state.OutboxContent{To: to, Text: text})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -112,6 +117,39 @@ func TestASendThatFailsForAPassingReasonKeepsItsID(t *testing.T) {
 		}
 		if got := w.item("01"); got.State != state.OutSent {
 			t.Errorf("%+v", got)
+		}
+	})
+}
+
+// TestAStubbornMessageHoldsUpItsOwnChatAlone, and in order.
+func TestAStubbornMessageHoldsUpItsOwnChatAlone(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.pair()
+		w.behave = func(l *fakeLine) {
+			l.stubborn = "491700000002"
+			l.login()
+		}
+		w.start()
+		time.Sleep(time.Second)
+		w.put("01", "3EB001", "stubborn", time.Time{})
+		w.putTo("02", "3EB002", "491700000003", "to another chat", time.Time{})
+		w.put("03", "3EB003", "behind it", time.Time{})
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		line := w.last()
+		if len(line.sent) != 1 || !strings.HasPrefix(line.sent[0], "3EB002 ") {
+			t.Fatalf("sent %v", line.sent)
+		}
+		if line.refused < 5 || line.refused > 10 {
+			t.Errorf("tried %d times in 2 minutes; the pauses grow from 1 s to a minute", line.refused)
+		}
+		line.mu.Lock()
+		line.stubborn = ""
+		line.mu.Unlock()
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		if len(line.sent) != 3 || !strings.HasPrefix(line.sent[1], "3EB001 ") || !strings.HasPrefix(line.sent[2], "3EB003 ") {
+			t.Errorf("sent %v", line.sent)
 		}
 	})
 }
