@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/holdfast-wa/holdfast/infra/adminapi"
 	"github.com/holdfast-wa/holdfast/infra/wasim"
 	"github.com/holdfast-wa/holdfast/state"
+	"github.com/holdfast-wa/holdfast/state/sqlite"
 )
 
 // quickly are settings under which a redial does not take long.
@@ -267,5 +269,40 @@ func TestASessionThatSaysConnectedAndReceivesNothing(t *testing.T) {
 			t.Fatalf("the stall was told of %d times", proved)
 		}
 		time.Sleep(50 * time.Millisecond)
+	}
+}
+
+// TestASessionWhoseRecordsAreGarbageCanBeDeleted and does not hold up the others.
+func TestASessionWhoseRecordsAreGarbageCanBeDeleted(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	sim := startSim(t, wasim.Options{QuietPhone: true})
+	p := newProcess(t, sim, quickly...)
+	p.start()
+	p.create(ctx, t, sim, "broken", "491700000101")
+	p.terminate()
+	store, err := sqlite.Open(filepath.Join(p.dir, "holdfast.db"), sqlite.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := store.Update(ctx, state.OfSession("broken"), []state.Write{state.Put(state.KindSpec, "", []byte("garbage"))}); err != nil {
+		t.Fatal(err)
+	}
+	if err := store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	p.start()
+	for {
+		status, err := p.ask(ctx, "DELETE", "/api/sessions/broken?wait=30s", nil, nil)
+		if status == 404 {
+			break
+		}
+		if ctx.Err() != nil {
+			t.Fatalf("%d %v", status, err)
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
+	if _, err := p.until(ctx, "default", func(s adminapi.Session) bool { return s.State == state.Pairing }); err != nil {
+		t.Error(err)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -303,12 +304,34 @@ type removeInput struct {
 	KeyParam
 }
 
+// removeUnreadable asks for the end of a session whose spec cannot be read: there
+// is nothing to change in it, so the command alone is put.
+func (a *API) removeUnreadable(ctx context.Context, name string, wait time.Duration) (*commandOutput, error) {
+	owner, err := a.cfg.Store.Owner(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	c, writes, err := a.ordered(ctx, stored{owner: owner, spec: state.Spec{Name: name}}, a.newID(), order{verb: state.VerbDelete}, "unreadable", "deleted")
+	if err != nil {
+		return nil, err
+	}
+	if err := a.cfg.Store.Update(ctx, state.OfSession(name), writes); err != nil {
+		return nil, err
+	}
+	a.told(name)
+	v, err := a.ended(ctx, c, wait)
+	return &commandOutput{Status: http.StatusAccepted, Body: v}, err
+}
+
 func (a *API) remove(ctx context.Context, in *removeInput) (*commandOutput, error) {
 	wait, err := in.duration()
 	if err != nil {
 		return nil, err
 	}
 	s, err := a.read(ctx, in.Name)
+	if errors.Is(err, state.ErrCorrupt) {
+		return a.removeUnreadable(ctx, in.Name, wait)
+	}
 	if err != nil {
 		return nil, err
 	}
