@@ -87,7 +87,7 @@ func Endpoint(t testing.TB) string {
 	if err == nil {
 		return url
 	}
-	if os.Getenv("HOLDFAST_REQUIRE_ALL") == "1" {
+	if os.Getenv(requireAll) == "1" {
 		t.Fatalf("DynamoDB Local is required and cannot be had: %v", err)
 	}
 	t.Skipf("without DynamoDB Local: %v", err)
