@@ -12,6 +12,7 @@ import (
 type latch struct {
 	mu     sync.Mutex
 	holder *unit
+	since  time.Time // when the holder got it
 	queue  []*waiter
 }
 
@@ -24,8 +25,10 @@ type waiter struct {
 func (l *latch) try(u *unit) *waiter {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.holder == nil || l.holder == u {
-		l.holder = u
+	if l.holder == nil {
+		l.holder, l.since = u, time.Now()
+	}
+	if l.holder == u {
 		return nil
 	}
 	w := &waiter{u, make(chan struct{})}
@@ -34,9 +37,15 @@ func (l *latch) try(u *unit) *waiter {
 }
 
 func (l *latch) heldBy() *unit {
+	u, _ := l.held()
+	return u
+}
+
+// held returns who holds the lock, and since when.
+func (l *latch) held() (*unit, time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.holder
+	return l.holder, l.since
 }
 
 // release hands the lock on, if u holds it.
@@ -50,7 +59,7 @@ func (l *latch) release(u *unit) {
 	if len(l.queue) > 0 {
 		next := l.queue[0]
 		l.queue = l.queue[1:]
-		l.holder = next.u
+		l.holder, l.since = next.u, time.Now()
 		close(next.granted)
 	}
 	if len(l.queue) == 0 {
@@ -110,24 +119,32 @@ func (d *Device) acquire(ctx context.Context, u *unit) error {
 				}
 				return d.fail(fmt.Errorf("%w: waited %s for %s", ErrLockWait, waited.Round(time.Second), d.lock.heldBy()))
 			}
-			d.relieve(d.lock.heldBy())
+			d.relieve(d.lock.held())
 		}
 	}
 }
 
 // relieve takes the lock from a holder that keeps others waiting, where that
 // does no harm. A sender keeps it: it has read ratchets, is fetching prekeys, and
-// is bounded by LockWait.
-func (d *Device) relieve(u *unit) {
+// is bounded by LockWait. Who has read a ratchet and not written it yet keeps it
+// for longer, and cannot write it any more once it is gone.
+func (d *Device) relieve(u *unit, since time.Time) {
 	if u == nil || !u.mu.TryLock() {
 		return // it is about to commit
 	}
 	defer u.mu.Unlock()
+	if u.touched.After(since) { // it may have waited for the lock for long
+		since = u.touched
+	}
+	idle, patience := time.Since(since), d.cfg.YieldAfter
+	if u.moving {
+		patience = d.cfg.LeakAfter
+	}
 	switch {
 	case u.done:
-	case u.kind == received && !u.deciding && time.Since(u.touched) >= d.cfg.YieldAfter:
+	case u.kind == received && !u.deciding && idle >= patience:
 		_ = d.yield(context.Background(), u) // an error has poisoned the Device
-	case u.kind == loose && time.Since(u.touched) >= d.cfg.LeakAfter:
+	case u.kind == loose && idle >= d.cfg.LeakAfter:
 		d.unitMu.Lock()
 		if d.lost == nil {
 			d.lost = make(map[int64]time.Time)

@@ -166,7 +166,7 @@ func (s *libraryStore) DoDecryptionTxn(ctx context.Context, fn func(context.Cont
 	defer func() {
 		u.mu.Lock()
 		defer u.mu.Unlock()
-		u.deciding = false
+		u.deciding, u.moving = false, false
 		u.touched = time.Now()
 		if !ok { // failed, or panicked
 			d.end(u)

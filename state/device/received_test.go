@@ -282,6 +282,79 @@ func TestLeakedLock(t *testing.T) {
 	})
 }
 
+// TestWaitedLong: a ratchet that was waited for longer than one may be kept is
+// not taken away at the moment it is had.
+func TestWaitedLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, memory.New(time.Now))
+		d := w.paired()
+		dev, ctx := d.Library(), context.Background()
+		sending, sent := d.Sending(ctx)
+		_, err := dev.Sessions.GetManySessions(sending, []string{"1:0"})
+		must(t, err)
+		done := make(chan error)
+		for range 3 {
+			go func() {
+				_, err := dev.Sessions.GetSession(ctx, "1:0")
+				if err == nil {
+					time.Sleep(100 * time.Millisecond)
+					err = dev.Sessions.PutSession(ctx, "1:0", []byte("moved"))
+				}
+				done <- err
+			}()
+		}
+		time.Sleep(3 * time.Second) // prekeys are fetched
+		must(t, dev.Sessions.PutManySessions(sending, map[string][]byte{"1:0": []byte("sent")}))
+		sent()
+		for range 3 {
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+// TestYieldWhileReading: a message that is handled, and for which something is
+// sent, does not give up the lock between a ratchet's reading and its writing.
+func TestYieldWhileReading(t *testing.T) {
+	for _, slow := range []time.Duration{time.Second, 5 * time.Second} {
+		t.Run(slow.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, memory.New(time.Now))
+				d := w.paired()
+				dev, ctx := d.Library(), context.Background()
+				must(t, dev.Sessions.PutSession(ctx, "1:0", []byte("0")))
+				must(t, dev.EventBuffer.DoDecryptionTxn(ctx, func(ctx context.Context) error {
+					return dev.EventBuffer.PutBufferedEvent(ctx, [32]byte{1}, []byte("text"), time.Now())
+				}))
+				old, err := dev.Sessions.GetSession(ctx, "1:0")
+				must(t, err)
+				read := make(chan string, 1)
+				go func() {
+					sending, sent := d.Sending(ctx)
+					defer sent()
+					got, err := dev.Sessions.GetManySessions(sending, []string{"1:0"})
+					if err == nil {
+						_ = dev.Sessions.PutManySessions(sending, map[string][]byte{"1:0": append(got["1:0"], '+')})
+					}
+					read <- string(got["1:0"])
+				}()
+				time.Sleep(slow)
+				err = dev.Sessions.PutSession(ctx, "1:0", append(old, '-'))
+				if err == nil {
+					err = d.BeforeSend("message")
+				}
+				if got := <-read; err == nil && got != "0-" {
+					t.Fatalf("the sender read %q: one ratchet was moved twice", got)
+				}
+				if slow > 2*time.Second && err == nil {
+					t.Fatal("a ratchet was written after its lock was lost")
+				}
+			})
+		})
+	}
+}
+
 // TestStuckSender: who holds the lock beyond the bound poisons the device.
 func TestStuckSender(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

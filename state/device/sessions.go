@@ -87,6 +87,9 @@ func (s *libraryStore) GetSession(ctx context.Context, address string) ([]byte, 
 		}
 		return nil, err
 	}
+	u.mu.Lock()
+	u.moving = true
+	u.mu.Unlock()
 	value, _, err := d.get(ctx, u, d.addressKey(state.KindSignal, address))
 	return bytes.Clone(value), err
 }
@@ -113,12 +116,14 @@ func (s *libraryStore) PutSession(ctx context.Context, address string, session [
 		}
 		return d.locked(ctx, func(u *unit) error { u.stage(c); return nil })
 	}
-	if !u.stage(c) {
-		return d.fail(ErrLockLost)
-	}
 	u.mu.Lock()
+	kept := (!u.moving || d.lock.heldBy() == u) && u.put(c) // with mu held nobody can take the lock from u
+	u.moving = false
 	fetching := u.fetching
 	u.mu.Unlock()
+	if !kept {
+		return d.fail(ErrLockLost)
+	}
 	if u.kind == received || fetching {
 		return nil
 	}

@@ -37,6 +37,7 @@ type unit struct {
 	batch    journal.Batch // ours: the event
 	deciding bool          // within DoDecryptionTxn
 	fetching bool          // between GetManySessions and PutManySessions
+	moving   bool          // between GetSession and PutSession
 	touched  time.Time     // when its goroutine last came by
 	done     bool
 	ended    chan struct{} // closed when done
@@ -65,6 +66,11 @@ func (u *unit) String() string {
 func (u *unit) stage(changes ...change) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	return u.put(changes...)
+}
+
+// put is stage with mu held.
+func (u *unit) put(changes ...change) bool {
 	if u.done {
 		return false
 	}

@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -197,17 +198,23 @@ func (j *Journal) Delivered(sink string, seq uint64) {
 
 // trim returns the write that takes the content out of a delivered event.
 func (j *Journal) trim(seq uint64) state.Write {
-	gone := state.Del(state.KindEvent, state.EventID(seq))
 	w, ok := j.recent.take(seq)
 	if !ok {
-		return gone
+		return state.Del(state.KindEvent, state.EventID(seq))
 	}
-	e, err := j.OpenEvent(w.Record)
+	return j.strip(w.Record)
+}
+
+// strip returns the write that takes the content out of an event, or the event
+// away if that cannot be done.
+func (j *Journal) strip(r state.Record) state.Write {
+	gone := state.Del(r.Key.Kind, r.Key.ID)
+	e, err := j.OpenEvent(r)
 	if err != nil {
 		return gone
 	}
 	var stored state.StoredEvent
-	if err := state.Decode(w.Value, &stored); err != nil {
+	if err := state.Decode(r.Value, &stored); err != nil {
 		return gone
 	}
 	trimmed, err := j.record(j.cfg.Trim(e), stored.At, true, true)
@@ -215,6 +222,38 @@ func (j *Journal) trim(seq uint64) state.Write {
 		return gone
 	}
 	return trimmed
+}
+
+// trimLeftOver takes the content out of events up to seq whose cursors are
+// stored while their own trimming is not: of many events it takes more than one
+// commit, and the owner before may have ended in between. What it trimmed is
+// older, so the search ends there. Called before the journal is shared.
+func (j *Journal) trimLeftOver(ctx context.Context, seq uint64) error {
+	if seq == 0 {
+		return nil
+	}
+	q := state.Query{Kind: state.KindEvent, After: state.EventID(seq + 1), Descending: true, Limit: 1}
+	for {
+		page, err := j.cfg.Store.Query(ctx, j.partition, q)
+		if err != nil {
+			return err
+		}
+		for _, r := range page.Records {
+			var e state.StoredEvent
+			if state.Decode(r.Value, &e) == nil && e.Trimmed {
+				return nil
+			}
+			j.mu.Lock() // the timer that this sets may run before the journal is shared
+			j.lazy.put(j.strip(r))
+			j.arm()
+			j.mu.Unlock()
+			q.After = r.Key.ID
+		}
+		if !page.More || len(page.Records) == 0 {
+			return nil
+		}
+		q.Limit = 20
+	}
 }
 
 // markHead keeps the highest sequence number lazily. Called with mu held, or

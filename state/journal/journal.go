@@ -21,6 +21,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -180,6 +181,7 @@ func (j *Journal) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	past := uint64(math.MaxUint64) // what every sink has had that there ever was
 	for _, r := range cursors.Records {
 		var c state.Cursor
 		if err := state.Decode(r.Value, &c); err != nil {
@@ -188,7 +190,10 @@ func (j *Journal) load(ctx context.Context) error {
 		j.seq = max(j.seq, c.Seq)
 		if r.Key.ID == "" {
 			j.head.seq = c.Seq
-		} else if _, known := j.cursor[r.Key.ID]; known || len(j.cfg.Sinks) == 0 {
+			continue
+		}
+		past = min(past, c.Seq)
+		if _, known := j.cursor[r.Key.ID]; known || len(j.cfg.Sinks) == 0 {
 			j.cursor[r.Key.ID] = c.Seq
 		}
 	}
@@ -214,6 +219,11 @@ func (j *Journal) load(ctx context.Context) error {
 				return fmt.Errorf("%s: %w", r.Key, err)
 			}
 			j.first = e.At
+		}
+	}
+	if len(j.cursor) > 0 {
+		if err := j.trimLeftOver(ctx, min(past, j.delivered())); err != nil {
+			return err
 		}
 	}
 	if j.head.seq < j.seq {

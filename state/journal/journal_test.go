@@ -227,6 +227,35 @@ func TestDelivered(t *testing.T) {
 	})
 }
 
+// TestTrimsLeftOver: content whose removal did not fit beside the cursor is
+// removed by the next owner, when the one before dies in between.
+func TestTrimsLeftOver(t *testing.T) {
+	o := newOwner(t)
+	ctx := context.Background()
+	j := o.open(nil)
+	const n = 200
+	for i := range n {
+		must(t, j.Commit(ctx, event(fmt.Sprint(i))))
+	}
+	j.Delivered("hook", n-1)
+	must(t, j.Commit(ctx, event("last"))) // takes the cursor and as much as fits
+	j = o.open(nil)
+	if got := j.Cursor("hook"); got != n-1 {
+		t.Fatalf("the cursor is at %d", got)
+	}
+	must(t, j.Flush(ctx))
+	for _, r := range o.stored(state.KindEvent) {
+		var e state.StoredEvent
+		must(t, state.Decode(r.Value, &e))
+		if left := r.Key.ID >= state.EventID(n); e.Trimmed == left {
+			t.Fatalf("%s: trimmed is %v", r.Key, e.Trimmed)
+		}
+	}
+	if j.Undelivered() != 2 {
+		t.Fatalf("%d undelivered", j.Undelivered())
+	}
+}
+
 // TestFull: the queue is bounded in number and in age.
 func TestFull(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

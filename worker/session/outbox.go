@@ -26,6 +26,10 @@ const (
 	outboxPage = 50
 	// outboxKept is how long a finished message can be looked up.
 	outboxKept = 7 * 24 * time.Hour
+	// receiptLooks is how often a receipt is looked at whose message is still on
+	// its way to being sent, and receiptAgain when.
+	receiptLooks = 20
+	receiptAgain = 250 * time.Millisecond
 	// receiptsKept bounds the memory of which message id is which item.
 	receiptsKept = 500
 )
@@ -282,9 +286,15 @@ func (a *actor) remember(messageID, item string) {
 	o.ids[messageID] = item
 }
 
+// earlyReceipt is a receipt that was looked at before.
+type earlyReceipt struct {
+	whatsapp.Receipt
+	looks int
+}
+
 // receipt notes in the outbox what became of a message. The event of it is
 // stored already.
-func (a *actor) receipt(ctx context.Context, e whatsapp.Receipt) phase {
+func (a *actor) receipt(ctx context.Context, e whatsapp.Receipt, looks int) phase {
 	to := state.OutDelivered
 	if e.Status == string(state.OutRead) {
 		to = state.OutRead
@@ -296,11 +306,23 @@ func (a *actor) receipt(ctx context.Context, e whatsapp.Receipt) phase {
 		if !ok {
 			continue // sent by another device of the account, or long ago
 		}
-		rec, err := a.cfg.Store.Get(ctx, state.OfSession(a.cfg.Name), state.Key{Kind: state.KindOutbox, ID: id})
-		if err != nil {
+		key := state.Key{Kind: state.KindOutbox, ID: id}
+		var rec state.Record
+		if w, waiting := a.jrn.Pending(key); waiting { // of a receipt before this one
+			rec = w.Record
+		} else if stored, err := a.cfg.Store.Get(ctx, state.OfSession(a.cfg.Name), key); err == nil {
+			rec = stored
+		} else {
 			continue
 		}
 		var item state.Outbox
+		if state.Decode(rec.Value, &item) == nil && item.State == state.OutSending && looks < receiptLooks {
+			// Quicker than the commit that says that it was sent.
+			one := e
+			one.IDs = []string{messageID}
+			time.AfterFunc(receiptAgain, func() { a.box.post(earlyReceipt{one, looks + 1}) })
+			continue
+		}
 		if state.Decode(rec.Value, &item) != nil || item.State != state.OutSent && item.State != state.OutDelivered || item.State == to {
 			continue
 		}

@@ -98,6 +98,8 @@ func (a *actor) handle(ctx context.Context, item any) phase {
 			return nil
 		}
 		return a.signal(ctx, it.signal())
+	case earlyReceipt:
+		return a.receipt(ctx, it.Receipt, it.looks)
 	case whatsapp.Event:
 		return a.lineEvent(ctx, it)
 	}

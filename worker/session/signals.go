@@ -65,7 +65,7 @@ func (a *actor) lineEvent(ctx context.Context, e whatsapp.Event) phase {
 	case whatsapp.OfflineDone:
 		return a.offlineDone(e, now)
 	case whatsapp.Receipt:
-		return a.receipt(ctx, e)
+		return a.receipt(ctx, e, 0)
 	case whatsapp.IdentityChanged:
 		a.log.Info("a contact has a new identity key")
 	case whatsapp.QueueFull:

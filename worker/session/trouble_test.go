@@ -83,7 +83,9 @@ func TestTheOutboxIsSentInOrderAndOnTime(t *testing.T) {
 		if sent := w.last().sent; len(sent) != 4 {
 			t.Errorf("sent %v", sent)
 		}
-		w.last().post(whatsapp.Receipt{On: whatsapp.On{N: w.last().call.N}, IDs: []string{"3EB002"}, Status: "read", At: time.Now()})
+		for _, status := range []string{"read", "delivered"} { // the latter by another device of the contact
+			w.last().post(whatsapp.Receipt{On: whatsapp.On{N: w.last().call.N}, IDs: []string{"3EB002"}, Status: status, At: time.Now()})
+		}
 		time.Sleep(2 * time.Minute)
 		if got := w.item("02").State; got != state.OutRead {
 			t.Errorf("after the receipt %s", got)

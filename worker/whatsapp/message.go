@@ -1,12 +1,14 @@
 package whatsapp
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"runtime/debug"
 	"strings"
 	"time"
 
+	"github.com/oklog/ulid/v2"
 	"go.mau.fi/whatsmeow/proto/waE2E"
 	"go.mau.fi/whatsmeow/types"
 	"go.mau.fi/whatsmeow/types/events"
@@ -349,8 +351,9 @@ func (l *Line) receipt(e *events.Receipt) bool {
 	now := l.svc.cfg.Now()
 	drafts := make([]journal.Draft, 0, min(len(e.MessageIDs), receiptsAtOnce))
 	for i, id := range e.MessageIDs {
-		drafts = append(drafts, journal.Draft{Type: state.EventMessageState, Time: now, Data: StatusData{
-			MessageID: id, Status: status, Chat: e.Chat.String(), By: e.Sender.ToNonAD().String(), Timestamp: e.Timestamp.UTC(),
+		by := e.Sender.ToNonAD().String()
+		drafts = append(drafts, journal.Draft{Type: state.EventMessageState, Time: now, ID: receiptID(e.Timestamp, id, status, e.Chat.String(), by), Data: StatusData{
+			MessageID: id, Status: status, Chat: e.Chat.String(), By: by, Timestamp: e.Timestamp.UTC(),
 		}})
 		if len(drafts) == receiptsAtOnce || i == len(e.MessageIDs)-1 {
 			if !l.stage(drafts...) {
@@ -361,6 +364,19 @@ func (l *Line) receipt(e *events.Receipt) bool {
 	}
 	l.post(Receipt{l.on(), append([]string(nil), e.MessageIDs...), status, e.Timestamp})
 	return true
+}
+
+// receiptID is the id of what a receipt tells. It is made of the receipt, because
+// one that comes again after a crash between commit and acknowledgement leaves no
+// other trace by which it would be known: receivers deduplicate by it.
+func receiptID(at time.Time, parts ...string) string {
+	sum := sha256.Sum256([]byte(strings.Join(parts, "\x00")))
+	var id ulid.ULID
+	copy(id[6:], sum[:])
+	if at.UnixMilli() > 0 {
+		_ = id.SetTime(uint64(at.UnixMilli())) // fails for years that no server sends
+	}
+	return id.String()
 }
 
 func stackHere() string { return string(debug.Stack()) }
