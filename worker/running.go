@@ -127,11 +127,7 @@ func (w *Worker) release(r *running, name string) {
 	defer cancel()
 	if err := r.lease.Release(ctx); err != nil {
 		w.log.Error("session was not released", "session", name, "error", err)
-		return
 	}
-	w.mu.Lock()
-	w.released++
-	w.mu.Unlock()
 }
 
 // left forgets a session that has ended.

@@ -102,7 +102,6 @@ type Worker struct {
 	nudged   map[string]struct{}
 	stopping bool
 	actors   sync.WaitGroup
-	released int
 
 	toldFull time.Time // of the last word about the capacity; only claim looks at it
 }

@@ -85,7 +85,8 @@ func TestEachFaultOfTheService(t *testing.T) {
 				number := fmt.Sprintf("4917000%05d", i+100)
 				dev := p.create(ctx, t, sim, "s-"+row.name, number)
 				row.fault.Device = number
-				if _, err := sim.Inject(row.fault); err != nil {
+				id, err := sim.Inject(row.fault)
+				if err != nil {
 					t.Fatal(err)
 				}
 				if !row.fault.Now {
@@ -97,12 +98,9 @@ func TestEachFaultOfTheService(t *testing.T) {
 					seen := row.cause == "" || s.Cause == row.cause || s.Disconnects[row.cause] > 0
 					return seen && s.State == row.state && s.Paired == row.paired
 				}
-				if row.state == state.Online && row.cause != state.CauseReachoutRestricted {
-					// Not the state before the fault, then.
-					if err := sim.Wait(ctx, func(tr wasim.Truth) bool { return len(tr.Faults) > 0 }); err != nil {
-						t.Fatal(err)
-					}
-					time.Sleep(300 * time.Millisecond)
+				// What follows is not the state before the fault.
+				if err := sim.Wait(ctx, func(tr wasim.Truth) bool { return struck(tr, id) }); err != nil {
+					t.Fatalf("the fault never struck: %v", err)
 				}
 				s, err := p.until(ctx, "s-"+row.name, want)
 				if err != nil {
@@ -129,6 +127,16 @@ func TestEachFaultOfTheService(t *testing.T) {
 			})
 		}
 	})
+}
+
+// struck says that this fault took effect.
+func struck(tr wasim.Truth, id string) bool {
+	for _, f := range tr.Faults {
+		if f.Fault == id {
+			return true
+		}
+	}
+	return false
 }
 
 // create makes a session and pairs it.

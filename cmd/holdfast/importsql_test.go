@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"go.mau.fi/whatsmeow"
 	"go.mau.fi/whatsmeow/store/sqlstore"
 	"go.mau.fi/whatsmeow/types/events"
 	_ "modernc.org/sqlite" // what the other program keeps its devices in
@@ -53,7 +52,7 @@ func TestImportSQLStore(t *testing.T) {
 	if err := dev.WaitDrained(ctx); err != nil {
 		t.Fatal(err)
 	}
-	stopClient(cli)
+	cli.Disconnect()
 	if err := dev.WaitOffline(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -116,6 +115,3 @@ func TestImportSQLStoreRefuses(t *testing.T) {
 		}
 	}
 }
-
-// stopClient ends a bare client.
-func stopClient(cli *whatsmeow.Client) { cli.Disconnect() }

@@ -3,7 +3,6 @@ package session
 import (
 	"context"
 	"errors"
-	"sync"
 	"time"
 
 	"github.com/holdfast-wa/holdfast/state"
@@ -266,6 +265,3 @@ func (a *actor) resume(ctx context.Context) error {
 	}
 	return a.load(ctx)
 }
-
-// liveMutex guards what other goroutines read of a session.
-type liveMutex = sync.Mutex

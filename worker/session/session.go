@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -212,7 +213,7 @@ type actor struct {
 	currentLine atomic.Pointer[Line]
 
 	live   Live
-	liveMu liveMutex
+	liveMu sync.Mutex
 }
 
 // wake asks to look at the store.

@@ -194,7 +194,7 @@ func (a *actor) decide(ctx context.Context, e policy.Event) phase {
 		}
 	}
 	if d.RefreshVersion {
-		a.refreshVersion(d.NextAttemptAt)
+		a.refreshVersion()
 	}
 	// The record names the phase that goes with its state.
 	switch d.Action {
@@ -318,7 +318,7 @@ func (a *actor) retire(ctx context.Context, d policy.Decision, change func(*stat
 }
 
 // refreshVersion looks for a newer WhatsApp version while the session waits.
-func (a *actor) refreshVersion(before time.Time) {
+func (a *actor) refreshVersion() {
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), refreshWithin)
 		defer cancel()

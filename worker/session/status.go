@@ -48,7 +48,7 @@ func (a *actor) setLive(change func(*Live)) {
 	change(&a.live)
 }
 
-// Refresh fills in the times that move fast.
+// observeTimes fills in the times that move fast.
 func (a *actor) observeTimes(now time.Time) {
 	if line := a.currentLine.Load(); line != nil {
 		l := *line
