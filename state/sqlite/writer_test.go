@@ -252,6 +252,10 @@ func TestMigration(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
+	// The store beside it may be tidying up just now; Open waits for it likewise.
+	if _, err := conn.ExecContext(ctx, "PRAGMA busy_timeout = 5000"); err != nil {
+		t.Fatal(err)
+	}
 	version := func() (v int) {
 		t.Helper()
 		if err := conn.QueryRowContext(ctx, "PRAGMA user_version").Scan(&v); err != nil {
