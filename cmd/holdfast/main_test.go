@@ -21,8 +21,11 @@ func TestMain(m *testing.M) {
 	if code == 0 {
 		// A live client's socket may take some seconds to close, which is more than
 		// goleak waits by itself.
-		err := goleak.Find()
-		for deadline := time.Now().Add(10 * time.Second); err != nil && time.Now().Before(deadline); err = goleak.Find() {
+		// The library's read loop hangs for good on a frame that nobody takes any
+		// more, where a bare client is stopped at that moment.
+		hung := goleak.IgnoreAnyFunction("go.mau.fi/whatsmeow/socket.(*FrameSocket).frameComplete")
+		err := goleak.Find(hung)
+		for deadline := time.Now().Add(10 * time.Second); err != nil && time.Now().Before(deadline); err = goleak.Find(hung) {
 			time.Sleep(100 * time.Millisecond)
 		}
 		if err != nil {
