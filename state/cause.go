@@ -62,6 +62,7 @@ const (
 	CauseReachoutRestricted  Cause = "reachout_restricted"
 	CauseLeaseLost           Cause = "lease_lost"
 	CauseStoreUnavailable    Cause = "store_unavailable"
+	CauseMoved               Cause = "moved"
 )
 
 // Causes lists them all but CauseNone.
@@ -71,7 +72,7 @@ func Causes() []Cause {
 		CauseUnavailable, CauseTimedOut, CauseNetwork, CauseMultideviceMismatch, CauseQRExpired,
 		CausePasskeyRequired, CauseBadMAC, CauseStaleCredentials, CauseDisconnected, CauseStopped,
 		CauseRateLimited, CauseRejected, CauseInboundStalled, CausePoisoned, CauseReachoutRestricted,
-		CauseLeaseLost, CauseStoreUnavailable}
+		CauseLeaseLost, CauseStoreUnavailable, CauseMoved}
 }
 
 // Wanted is what the operator wants a session to be.

@@ -17,6 +17,8 @@ type DeadLetter struct {
 	Tries   int       `json:"tries"`   // deliveries that were refused, redrives included
 	Corrupt bool      `json:"corrupt"` // the stored event could not be opened
 	Sealed  []byte    `json:"sealed"`  // Event as JSON, sealed for the place of its record EV#EventID(Seq)
+	// Large is where the event is whole; see StoredEvent.
+	Large *LargeEvent `json:"large,omitempty"`
 }
 
 // DeadID is the record id of a dead letter: by sequence number, then by sink.

@@ -92,11 +92,12 @@ type Status struct {
 	RestrictedUntil    time.Time `json:"restrictedUntil,omitzero"` // reachout_restricted
 	ObservedGeneration uint64    `json:"observedGeneration"`
 	RepairObserved     uint64    `json:"repairObserved"`
-	RateLimitStep      int       `json:"rateLimitStep,omitempty"` // doublings of the 429 wait
-	LastCause          Cause     `json:"lastCause,omitempty"`     // of the last charged redial
-	CauseInRow         int       `json:"causeInRow,omitempty"`    // redials in a row charged to LastCause
-	DeathsHolding      int       `json:"deathsHolding,omitempty"` // process deaths since the session was last online for 10 min
-	Holding            bool      `json:"holding,omitempty"`       // a worker holds or held a connection and has not yet said that it let go
+	RateLimitStep      int       `json:"rateLimitStep,omitempty"`     // doublings of the 429 wait
+	LastCause          Cause     `json:"lastCause,omitempty"`         // of the last charged redial
+	CauseInRow         int       `json:"causeInRow,omitempty"`        // redials in a row charged to LastCause
+	DeathsHolding      int       `json:"deathsHolding,omitempty"`     // process deaths since the session was last online for 10 min
+	DeathsUnexplained  int       `json:"deathsUnexplained,omitempty"` // likewise, of workers that vanished without a word of why
+	Holding            bool      `json:"holding,omitempty"`           // a worker holds or held a connection and has not yet said that it let go
 	Paired             bool      `json:"paired"`
 	Decision           string    `json:"decision,omitempty"` // the last decision in words, for explain
 
@@ -141,6 +142,33 @@ type Meta struct {
 	Credential  *ObjectPointer   `json:"credential,omitempty"` // nil: not paired
 	PreKeyHigh  uint32           `json:"preKeyHigh,omitempty"` // highest prekey id ever generated, for a device that starts anew
 	Quarantined []QuarantinedSet `json:"quarantined,omitempty"`
+	Moved       *MovedMark       `json:"moved,omitempty"`    // an export took the session to another store: nothing here connects
+	Imported    *ImportMark      `json:"imported,omitempty"` // the export that the credentials came with
+}
+
+// MovedMark says that a session lives, or is about to live, in another store.
+// While it stands nobody opens the credentials here.
+type MovedMark struct {
+	ID   string    `json:"id"` // of the export
+	At   time.Time `json:"at"`
+	To   string    `json:"to,omitempty"`   // whither, in the operator's words
+	Done bool      `json:"done,omitempty"` // the file is written; until then the same export may be run again
+
+	// What the status said before, for the copy and for taking the session back.
+	State State `json:"state,omitempty"`
+	Cause Cause `json:"cause,omitempty"`
+	Code  int   `json:"code,omitempty"`
+}
+
+// CodeMoved is the code of an outbox item that went along with an export. It is
+// in no index until the session is taken back, and is sent by the copy.
+const CodeMoved = "moved"
+
+// ImportMark says which export a session was, or is being, taken in from.
+type ImportMark struct {
+	ID   string    `json:"id"` // of the export
+	At   time.Time `json:"at"`
+	Done bool      `json:"done,omitempty"` // all is there; until then nobody opens the session
 }
 
 // ObjectPointer says which object in the vault is the credential, and how to
@@ -197,6 +225,11 @@ const (
 	VerbSend       Verb = "send" // look into the outbox
 	VerbDebug      Verb = "debug"
 	VerbDelete     Verb = "delete"
+	VerbRewrap     Verb = "rewrap" // wrap the keyset with the present master key
+	VerbRotate     Verb = "rotate" // give the keyset a new primary key
+	// VerbHandOver has the owner end the session's line and give the session to
+	// the incarnation that Args["to"] names: a tool that moves or mends it.
+	VerbHandOver Verb = "hand-over"
 )
 
 // Command is a record CMD#id. While it is open it is in the index CommandIndex

@@ -58,7 +58,25 @@ type StoredEvent struct {
 	At      time.Time `json:"at"`
 	Trimmed bool      `json:"trimmed,omitempty"`
 	Sealed  []byte    `json:"sealed"` // Event as JSON
+	// Large is where the event is whole, if it does not fit into a record; Sealed
+	// then holds it without its data.
+	Large *LargeEvent `json:"large,omitempty"`
 }
+
+// LargeEvent points at an object in the vault that holds an event, sealed as
+// Sealed would be.
+type LargeEvent struct {
+	Name      string `json:"name"`
+	VersionID string `json:"versionId,omitempty"`
+	SHA256    string `json:"sha256"` // hex, of the object as stored
+}
+
+// LargeEventPrefix begins the names of such objects; a ULID follows.
+const LargeEventPrefix = "event-"
+
+// MaxEvent is the most bytes that an event's record holds of it. Above that it is
+// in the vault.
+const MaxEvent = 200 << 10
 
 // EventID is the record id of a sequence number: it sorts as the number does.
 func EventID(seq uint64) string { return fmt.Sprintf("%020d", seq) }

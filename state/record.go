@@ -100,7 +100,8 @@ func (k Key) String() string {
 // whether or not it has been removed yet. The zero Expires means never.
 //
 // Index, where set, lists the record under that name for Store.Indexed; a
-// record is in one index at most. It is what a sparse index is in DynamoDB.
+// record is in one index at most, and device state in none. It is what a sparse
+// index is in DynamoDB.
 type Record struct {
 	Key     Key
 	Value   []byte
@@ -293,9 +294,16 @@ type Owners interface {
 	// Sessions lists all sessions in order of name, beginning after the given
 	// name.
 	Sessions(ctx context.Context, after string, limit int) ([]Owner, error)
-	// Claim makes incarnation `to` the owner at epoch from.Epoch+1, if the
-	// owner is exactly `from` now. ErrFenced if it is not.
-	Claim(ctx context.Context, from Owner, to string) (Owner, error)
+	// Claim makes incarnation `to` the owner of all the sessions, each at its
+	// epoch from.Epoch+1, if `to` is alive and each owner is exactly `from` now:
+	// all of them or none. At most MaxClaims sessions, each once. ErrDead if `to`
+	// is not alive; ErrFenced if an owner is another. Whether the old owner is
+	// dead is the caller's to know: see Members.
+	Claim(ctx context.Context, to string, from ...Owner) ([]Owner, error)
+	// HandOver makes incarnation `to` the owner at epoch f.Epoch+1, if the fence
+	// holds and `to` is alive. ErrFenced, ErrDead. It is called when the socket is
+	// closed and everything is committed.
+	HandOver(ctx context.Context, f Fence, to string) (Owner, error)
 	// Release gives the session up: unowned, epoch one higher. ErrFenced if the
 	// fence does not hold. Release is called when the socket is closed and
 	// everything is committed.
@@ -307,6 +315,7 @@ type Owners interface {
 type Store interface {
 	Records
 	Owners
+	Members
 	// Ping tells whether the store answers, for doctor and readiness.
 	Ping(ctx context.Context) error
 	// Now is the store's clock where it has one of its own, for deadlines that
@@ -335,6 +344,9 @@ func Check(writes []Write, fenced bool) error {
 		}
 		if !fenced && w.Key.Kind.DeviceState() {
 			return fmt.Errorf("device state (%s) is written under a fence only", w.Key.Kind)
+		}
+		if w.Index != "" && w.Key.Kind.DeviceState() {
+			return fmt.Errorf("device state (%s) is in no index", w.Key.Kind)
 		}
 		if _, twice := seen[w.Key]; twice {
 			return fmt.Errorf("%s is written twice in one batch", w.Key)

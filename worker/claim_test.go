@@ -33,7 +33,7 @@ func supervise(t *testing.T, store state.Store) *Worker {
 	}
 	settings := policy.Guide()
 	settings.ReachabilityInterval = 0
-	w, err := New(Config{Store: store, Vault: memory.NewVault(), Master: master, Keyset: keyset, Service: svc, Settings: settings, Incarnation: "w-new"})
+	w, err := New(Config{Store: store, Vault: memory.NewVault(), Master: master, Keyset: keyset, Service: svc, Settings: settings})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,25 +61,20 @@ func left(t *testing.T, store state.Store, owner string, n int) {
 		if err := store.CreateSession(t.Context(), name, []state.Write{state.Put(state.KindSpec, "", value)}); err != nil {
 			t.Fatal(err)
 		}
-		o, err := store.Owner(t.Context(), name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := store.Claim(t.Context(), o, owner); err != nil {
+		if _, err := statetest.Take(t.Context(), store, name, owner); err != nil {
 			t.Fatal(err)
 		}
 	}
 }
 
 // TestWhatADeadWorkerLeftIsTakenOver although the store fails at the first try,
-// at the list as at a single claim; and what this incarnation owns and does not
-// run is taken up again.
+// whatever it is asked first.
 func TestWhatADeadWorkerLeftIsTakenOver(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
 		owner string
 		fail  statetest.Method
-	}{{"list", "w-dead", statetest.Sessions}, {"claim", "w-dead", statetest.Claim}, {"own", "w-new", statetest.Sessions}} {
+	}{{"list", "w-dead", statetest.Sessions}, {"claim", "w-dead", statetest.Claim}, {"dead", "w-dead", statetest.DeclareDead}, {"roster", "w-dead", statetest.Roster}} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				store := statetest.Fault(memory.New(time.Now))

@@ -84,6 +84,23 @@ func (f *fleet) Ask(session string, now time.Time) time.Duration {
 	return 0
 }
 
+// Turn keeps a place in the queue of logins for a session that is about to be
+// handed to this worker, and says how long it must still wait for it.
+func (f *fleet) Turn(session string) time.Duration {
+	now := time.Now()
+	if outage, open := f.breaker.Open(now); open && outage.String() != "" {
+		return 0 // it will wait here as well as there
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	at, has := f.places[session]
+	if !has {
+		at = now.Add(f.bucket.ReserveN(now, 1).DelayFrom(now))
+		f.places[session] = at
+	}
+	return max(at.Sub(now), 0)
+}
+
 // Failed implements session.Fleet.
 func (f *fleet) Failed(session string, cause state.Cause, now time.Time) (bool, string) {
 	opened := f.breaker.Report(session, cause, now)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/holdfast-wa/holdfast/state"
 	"github.com/holdfast-wa/holdfast/worker/deliver"
+	"github.com/holdfast-wa/holdfast/worker/lease"
 	"github.com/holdfast-wa/holdfast/worker/session"
 )
 
@@ -29,6 +30,12 @@ type Metrics struct {
 	commitTime   prometheus.Histogram
 	fencedWrites prometheus.Counter
 	ackDelay     prometheus.Histogram
+	takeover     prometheus.Histogram
+	trust        prometheus.Gauge
+	alive        prometheus.Gauge
+	deaths       prometheus.Counter
+	fences       prometheus.Counter
+	handed       *prometheus.CounterVec
 
 	mu     sync.Mutex
 	states map[string]state.State
@@ -68,7 +75,19 @@ func NewMetrics() *Metrics {
 	}
 	m.ackDelay = prometheus.NewHistogram(prometheus.HistogramOpts{Name: "holdfast_ack_delay_seconds",
 		Help: "From the handling of a received message to its commit, behind which its acknowledgement leaves.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 15)})
-	r.MustRegister(m.ackDelay, m.sessions, m.disconnects, m.reconnect, m.received, m.sent, m.undecrypted, m.deliveries,
+	m.takeover = prometheus.NewHistogram(prometheus.HistogramOpts{Name: "holdfast_takeover_duration_seconds",
+		Help: "From the first sight of a dead worker's session to the claim.", Buckets: prometheus.ExponentialBuckets(0.01, 2, 14)})
+	m.trust = prometheus.NewGauge(prometheus.GaugeOpts{Name: "holdfast_lease_trust_seconds",
+		Help: "What was left of this worker's trust when its last heartbeat was sent; at 0 it closes all its connections."})
+	m.alive = prometheus.NewGauge(prometheus.GaugeOpts{Name: "holdfast_workers_alive",
+		Help: "Workers of the fleet that are alive, as this one sees it."})
+	m.deaths = prometheus.NewCounter(prometheus.CounterOpts{Name: "holdfast_workers_declared_dead_total",
+		Help: "Workers that this one has declared dead."})
+	m.fences = prometheus.NewCounter(prometheus.CounterOpts{Name: "holdfast_trust_lost_total",
+		Help: "Times that this worker's trust was over and it closed all its connections."})
+	m.handed = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "holdfast_sessions_given_total",
+		Help: "Sessions given away, by how: handed_over to another worker, released to nobody."}, []string{"how"})
+	r.MustRegister(m.takeover, m.trust, m.alive, m.deaths, m.fences, m.handed, m.ackDelay, m.sessions, m.disconnects, m.reconnect, m.received, m.sent, m.undecrypted, m.deliveries,
 		m.storeErrors, m.outages, m.exhausted, m.commits, m.commitTime, m.fencedWrites)
 	for _, s := range state.States() {
 		m.sessions.WithLabelValues(string(s))
@@ -77,6 +96,28 @@ func NewMetrics() *Metrics {
 		m.disconnects.WithLabelValues(string(c))
 	}
 	return m
+}
+
+// leases tells of what the keeper does.
+func (m *Metrics) leases() lease.Observer {
+	return lease.Observer{
+		Died: func(string) { m.deaths.Inc() },
+		Taken: func(_ string, dead bool, after time.Duration) {
+			if dead {
+				m.takeover.Observe(after.Seconds())
+			}
+		},
+		Given: func(_, to string) {
+			how := "handed_over"
+			if to == "" {
+				how = "released"
+			}
+			m.handed.WithLabelValues(how).Inc()
+		},
+		Fenced: func(int) { m.fences.Inc() },
+		Trust:  func(left time.Duration) { m.trust.Set(left.Seconds()) },
+		Alive:  func(members int) { m.alive.Set(float64(members)) },
+	}
 }
 
 // Scheduled shows how many messages wait to be sent.

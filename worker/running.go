@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/holdfast-wa/holdfast/state"
+	"github.com/holdfast-wa/holdfast/state/device"
 	"github.com/holdfast-wa/holdfast/state/journal"
 	"github.com/holdfast-wa/holdfast/worker/crash"
 	"github.com/holdfast-wa/holdfast/worker/deliver"
@@ -20,6 +21,7 @@ import (
 type running struct {
 	lease *lease.Lease
 	kick  chan struct{} // there is a command, for one whose actor does not run
+	gone  chan struct{} // closed when nothing of it runs on
 
 	mu    sync.Mutex
 	actor *session.Session // another one after it failed
@@ -32,23 +34,28 @@ func (r *running) handle() *session.Session {
 	return r.actor
 }
 
-// start runs the actor of a claimed session.
-func (w *Worker) start(l *lease.Lease, from state.Owner) {
-	name := from.Session
+// start runs the actor of a session that this worker has come to own.
+func (w *Worker) start(l *lease.Lease) {
+	name := l.Session()
+	r := &running{lease: l, kick: make(chan struct{}, 1), gone: make(chan struct{})}
+	r.actor = session.New(w.sessionConfig(r, name, l.From()))
 	w.mu.Lock()
-	if w.stopping || w.sessions[name] != nil {
-		w.mu.Unlock()
-		return
-	}
-	r := &running{lease: l, kick: make(chan struct{}, 1)}
-	known := from.Incarnation != "" && from.Incarnation == w.cfg.Before.Incarnation
-	r.actor = session.New(w.sessionConfig(r, name, known))
+	before := w.sessions[name] // of a lease that was lost; its actor is on its way out
 	w.sessions[name] = r
-	w.actors.Add(1)
+	n := len(w.sessions)
+	w.mine[l.Fence().Owner] = struct{}{}
 	w.mu.Unlock()
+	w.fleet.breaker.Sessions(n)
+	w.actors.Add(1)
 	go func() {
 		defer w.actors.Done()
+		defer close(r.gone)
 		crash.Label(name)
+		if before != nil {
+			// Two actors of one session would share its place among the sinks. The old
+			// one's line is cut already.
+			<-before.gone
+		}
 		w.live(r, name)
 	}()
 }
@@ -83,7 +90,7 @@ func (w *Worker) again(r *running, name string, err error) bool {
 	if err := r.lease.Renew(held); err != nil {
 		w.log.Error("session could not be renewed", "session", name, "error", err)
 	}
-	cfg := w.sessionConfig(r, name, false)
+	cfg := w.sessionConfig(r, name, state.Owner{})
 	cfg.Innocent = true // the process did not die
 	again := session.New(cfg)
 	r.mu.Lock()
@@ -133,10 +140,16 @@ func (w *Worker) release(r *running, name string) {
 // left forgets a session that has ended.
 func (w *Worker) left(r *running, name string) {
 	w.mu.Lock()
-	if w.sessions[name] == r {
+	last := w.sessions[name] == r
+	if last {
 		delete(w.sessions, name)
 	}
+	n := len(w.sessions)
 	w.mu.Unlock()
+	if !last {
+		return // it is here again, under a new lease
+	}
+	w.fleet.breaker.Sessions(n)
 	w.fleet.forget(name)
 	w.cfg.Metrics.forget(name)
 }
@@ -151,7 +164,8 @@ func (w *Worker) runActor(r *running) (err error) {
 	return r.handle().Run()
 }
 
-func (w *Worker) sessionConfig(r *running, name string, known bool) session.Config {
+func (w *Worker) sessionConfig(r *running, name string, from state.Owner) session.Config {
+	prepared, _ := r.lease.Prepared().(*device.Prepared)
 	return session.Config{
 		Name: name, Lease: r.lease, Store: w.cfg.Store, Vault: w.cfg.Vault, Master: w.cfg.Master, Keyset: w.cfg.Keyset,
 		Settings: w.cfg.Settings, Effective: w.Effective, Fleet: w.fleet, Dial: w.dial,
@@ -160,8 +174,8 @@ func (w *Worker) sessionConfig(r *running, name string, known bool) session.Conf
 		Committed: func(_ string, events []state.Event) { w.committed(r, name, events) },
 		Redrive:   func(ctx context.Context, _, id string) (int, error) { return r.redrive(ctx, id) },
 		ShowQR:    w.cfg.ShowQR, PairAtStart: w.cfg.PairAtStart, CacheBytes: w.cfg.CacheBytes,
-		Blamed:   known && w.cfg.Before.Panicked && w.cfg.Before.Session == name,
-		Innocent: known && (!w.cfg.Before.Panicked || w.cfg.Before.Session != "" && w.cfg.Before.Session != name),
+		Prepared: prepared,
+		Verdict:  func(ctx context.Context) (bool, bool) { return w.verdict(ctx, from) },
 		Observe:  w.cfg.Metrics.observer(), Log: w.log,
 	}
 }

@@ -1,13 +1,15 @@
-// Package worker is the supervisor of one process: it claims sessions within
-// its capacity, runs one actor for each, brings them their commands, and drains.
+// Package worker is the supervisor of one process: it runs one actor for each
+// session that this worker owns, brings them their commands, and drains.
 //
-//	Run ─┬─ claim what nobody owns ──► lease ──► session.Run (one goroutine each)
-//	     ├─ poll commands, take nudges ────────► session.Command
+//	Run ─┬─ lease.Keeper: beats, claims, gives ──► lease ──► session.Run (one goroutine each)
+//	     ├─ poll commands, take nudges ──────────────────► session.Command
 //	     ├─ deliver: one dispatcher for all sessions' events
 //	     └─ reachability, once a process and proxy
 //
-// When its context ends, every session closes its line, commits and is
-// released; Run returns when all have, or when the drain time is over.
+// Nothing is claimed before the vault and the master key have answered once.
+// When its context ends, the keeper gives every session to another worker, or to
+// nobody: each closes its line and commits first. Run returns when all are gone,
+// or when the drain time is over.
 package worker
 
 import (
@@ -20,9 +22,11 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/holdfast-wa/holdfast/state"
+	"github.com/holdfast-wa/holdfast/state/device"
 	"github.com/holdfast-wa/holdfast/state/seal"
-	"github.com/holdfast-wa/holdfast/worker/crash"
 	"github.com/holdfast-wa/holdfast/worker/deliver"
 	"github.com/holdfast-wa/holdfast/worker/lease"
 	"github.com/holdfast-wa/holdfast/worker/policy"
@@ -31,18 +35,14 @@ import (
 )
 
 const (
-	// pollEvery is how often the store is asked for commands and for sessions
-	// that nobody owns. A nudge makes it immediate.
+	// pollEvery is how often the store is asked for commands. A nudge makes it
+	// immediate.
 	pollEvery = time.Second
 	// sweepEvery is how often commands that were put under another owner are
 	// looked for.
 	sweepEvery = 30 * time.Second
-	// claimsAtOnce bounds the claims under way.
-	claimsAtOnce = 16
-	// claimPage is how many sessions are read at a time.
-	claimPage = 500
-	// tellFull is how often it is said that there is no room for more sessions.
-	tellFull = 5 * time.Minute
+	// commandPage is how many commands are read at a time.
+	commandPage = 500
 	// restartActor is the pause before an actor that failed is run again.
 	restartActor = 15 * time.Second
 	// GCPercent is what a process that runs a worker sets the collector to: a
@@ -51,17 +51,38 @@ const (
 	GCPercent = 33
 	// DefaultDrain is how long Run waits for sessions to end.
 	DefaultDrain = 8 * time.Second
+	// probeWithin and probeAgain are how long vault and master key may take to
+	// answer at the start, and the first pause after they did not.
+	probeWithin = 10 * time.Second
+	probeAgain  = time.Second
+	probeRarest = 15 * time.Second
+	// departWithin bounds the last word of a worker that ends.
+	departWithin = time.Second
 )
 
-// Config is what a worker is made of. Store to Incarnation are required.
+// Config is what a worker is made of. Store to Settings are required.
 type Config struct {
-	Store       state.Store
-	Vault       state.Vault
-	Master      seal.Master
-	Keyset      *seal.Keyset // the fleet's
-	Service     *whatsapp.Service
-	Settings    policy.Settings
-	Incarnation string
+	Store    state.Store
+	Vault    state.Vault
+	Master   seal.Master
+	Keyset   *seal.Keyset // the fleet's
+	Service  *whatsapp.Service
+	Settings policy.Settings
+
+	// Heartbeat, Trust and Takeover are h, F and T of the ownership protocol; zero
+	// values take 2, 8 and 12 s. Poll is how often unowned sessions and the other
+	// workers' heartbeats are looked at; default 2 s.
+	Heartbeat, Trust, Takeover, Poll time.Duration
+	// Info is what the fleet is told of this worker.
+	Info state.MemberInfo
+	// Gone tells of workers whose process is known to have ended; nil: of none.
+	Gone func(state.Member) bool
+	// Joined is told each id under which this worker joins the fleet: a second one
+	// after the first was declared dead.
+	Joined func(incarnation string)
+	// Probe asks vault and master key whether they answer. Until they have,
+	// nothing is claimed; nil: they do.
+	Probe func(context.Context) error
 
 	Capacity   int     // sessions at most; 0: no bound
 	LoginRate  float64 // logins a second; default 20
@@ -73,8 +94,6 @@ type Config struct {
 	Poster  *deliver.Poster
 	Webhook Webhook // of sessions that name none
 
-	// Before is what the process before this one left behind.
-	Before crash.Previous
 	// PairAtStart begins pairings that ended without a scan anew.
 	PairAtStart bool
 	ShowQR      func(session, code string, until time.Time)
@@ -100,16 +119,16 @@ type Worker struct {
 	mu       sync.Mutex
 	sessions map[string]*running
 	nudged   map[string]struct{}
+	mine     map[string]struct{} // incarnations that were this process
+	notReady string              // why nothing is claimed yet
 	stopping bool
 	actors   sync.WaitGroup
-
-	toldFull time.Time // of the last word about the capacity; only claim looks at it
 }
 
 // New makes a worker; Run runs it.
 func New(cfg Config) (*Worker, error) {
-	if cfg.Store == nil || cfg.Vault == nil || cfg.Master == nil || cfg.Keyset == nil || cfg.Service == nil || cfg.Incarnation == "" {
-		return nil, errors.New("worker: store, vault, master key, keyset, service and incarnation are required")
+	if cfg.Store == nil || cfg.Vault == nil || cfg.Master == nil || cfg.Keyset == nil || cfg.Service == nil {
+		return nil, errors.New("worker: store, vault, master key, keyset and service are required")
 	}
 	if cfg.LoginRate <= 0 {
 		cfg.LoginRate = 20
@@ -130,12 +149,23 @@ func New(cfg Config) (*Worker, error) {
 		cfg.Poster = deliver.NewPoster(deliver.PosterConfig{})
 	}
 	w := &Worker{
-		cfg: cfg, log: cfg.Log, keeper: lease.NewKeeper(cfg.Store, cfg.Incarnation),
+		cfg: cfg, log: cfg.Log,
 		fleet:    newFleet(cfg.Store, cfg.Service, cfg.LoginRate, cfg.LoginBurst, cfg.Settings.ReachabilityInterval, cfg.Log),
 		nudge:    make(chan struct{}, 1),
-		sessions: make(map[string]*running), nudged: make(map[string]struct{}),
+		sessions: make(map[string]*running), nudged: make(map[string]struct{}), mine: make(map[string]struct{}),
+		notReady: "starting",
 	}
-	w.out = deliver.New(deliver.Config{Records: cfg.Store, Fleet: cfg.Keyset, Log: cfg.Log, Observe: cfg.Metrics.delivered})
+	var err error
+	w.keeper, err = lease.New(lease.Config{
+		Store: cfg.Store, Info: cfg.Info, Log: cfg.Log,
+		Heartbeat: cfg.Heartbeat, Trust: cfg.Trust, Takeover: cfg.Takeover, Poll: cfg.Poll, Capacity: cfg.Capacity,
+		Prepare: w.prepare, Turn: w.fleet.Turn, Start: w.start, Gone: cfg.Gone, Online: w.online,
+		Observe: cfg.Metrics.leases(), Joined: cfg.Joined,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("worker: %w", err)
+	}
+	w.out = deliver.New(deliver.Config{Records: cfg.Store, Fleet: cfg.Keyset, Vault: cfg.Vault, Log: cfg.Log, Observe: cfg.Metrics.delivered})
 	return w, nil
 }
 
@@ -187,8 +217,27 @@ func (w *Worker) Draining() bool {
 	return w.stopping
 }
 
+// NotReady says why this worker takes no sessions; empty: it does.
+func (w *Worker) NotReady() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.stopping {
+		return "draining"
+	}
+	return w.notReady
+}
+
+// Incarnation is under which id this worker is known to the fleet now.
+func (w *Worker) Incarnation() string { return w.keeper.Incarnation() }
+
+// Roster is the fleet as this worker read it last.
+func (w *Worker) Roster() state.Roster { return w.keeper.Roster() }
+
+// TrustLeft is how long the worker may go on if no heartbeat is answered any more.
+func (w *Worker) TrustLeft() time.Duration { return w.keeper.TrustLeft() }
+
 // Run works until ctx ends, then drains. It returns nil if every session was
-// released in time.
+// given away or released in time.
 func (w *Worker) Run(ctx context.Context) error {
 	if err := w.fleet.loadVersion(ctx); err != nil {
 		w.log.Warn("going on with the built-in WhatsApp version", "error", err)
@@ -196,23 +245,109 @@ func (w *Worker) Run(ctx context.Context) error {
 	// What serves the sessions outlives them.
 	serve, stopServing := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopServing()
-	var services sync.WaitGroup
-	services.Go(func() { _ = w.out.Run(serve) })
-	services.Go(func() { w.fleet.watchReach(serve) })
-
-	sessions, stopSessions := context.WithCancelCause(context.WithoutCancel(ctx))
-	w.work(ctx, sessions)
-	err := w.drain(stopSessions)
+	var services errgroup.Group
+	services.Go(func() error { _ = w.out.Run(serve); return nil })
+	services.Go(func() error { w.fleet.watchReach(serve); return nil })
+	if !w.probe(ctx) {
+		stopServing()
+		return services.Wait()
+	}
+	// The keeper goes on beating while it drains.
+	kept := make(chan error, 1)
+	go func() { kept <- w.keeper.Run(serve) }()
+	work, stopWork := context.WithCancel(ctx)
+	defer stopWork()
+	services.Go(func() error { w.work(work); return nil })
+	var err error
+	select {
+	case <-ctx.Done():
+		err = w.drain()
+	case err = <-kept:
+		kept <- nil
+	}
+	stopWork()
+	last := w.keeper.Incarnation()
 	stopServing()
-	services.Wait()
+	if end := <-kept; err == nil && !errors.Is(end, context.Canceled) {
+		err = end
+	}
+	_ = services.Wait()
+	w.depart(last)
 	return err
 }
 
-// work claims and dispatches until ctx ends.
-func (w *Worker) work(ctx, sessions context.Context) {
+// depart says that this worker is no more, so that nobody waits for its heartbeat.
+// With a session that has not ended it says nothing: that one may have a socket.
+func (w *Worker) depart(id string) {
+	w.mu.Lock()
+	left := len(w.sessions)
+	w.mu.Unlock()
+	if left > 0 || id == "" {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), departWithin)
+	defer cancel()
+	if err := w.cfg.Store.DeclareStopped(ctx, id); err != nil && !errors.Is(err, state.ErrNotFound) {
+		w.log.Debug("the fleet could not be told of the end of this worker; it will notice", "error", err)
+	}
+}
+
+// probe waits until vault and master key have answered. It is false if ctx ended
+// before.
+func (w *Worker) probe(ctx context.Context) bool {
+	for pause := probeAgain; w.cfg.Probe != nil; pause = min(pause*2, probeRarest) {
+		try, cancel := context.WithTimeout(ctx, probeWithin)
+		err := w.cfg.Probe(try)
+		cancel()
+		if err == nil {
+			break
+		}
+		if ctx.Err() != nil {
+			return false
+		}
+		w.log.Error("not ready: no session is claimed", "error", err, "retryIn", pause.String())
+		w.mu.Lock()
+		w.notReady = err.Error()
+		w.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(pause):
+		}
+	}
+	w.mu.Lock()
+	w.notReady = ""
+	w.mu.Unlock()
+	return ctx.Err() == nil
+}
+
+// prepare loads what a session needs before it is claimed: what cannot be loaded
+// now is better left with the owner that it has, or with nobody.
+func (w *Worker) prepare(ctx context.Context, name string) (any, error) {
+	p, err := device.Prepare(ctx, device.PrepareConfig{Store: w.cfg.Store, Vault: w.cfg.Vault, Master: w.cfg.Master, Session: name})
+	if err != nil {
+		return nil, fmt.Errorf("preparing session %s: %w", name, err)
+	}
+	return p, nil
+}
+
+// online counts the sessions that are.
+func (w *Worker) online() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n := 0
+	for _, r := range w.sessions {
+		if r.handle().Online() {
+			n++
+		}
+	}
+	return n
+}
+
+// work dispatches commands until ctx ends.
+func (w *Worker) work(ctx context.Context) {
 	poll := time.NewTicker(pollEvery)
 	defer poll.Stop()
-	listed := w.claimAll(ctx, sessions)
 	swept := time.Now()
 	for {
 		select {
@@ -227,18 +362,14 @@ func (w *Worker) work(ctx, sessions context.Context) {
 					default:
 					}
 				} else {
-					w.claimOne(ctx, sessions, name)
+					w.keeper.Look(name)
 				}
 			}
 		case <-poll.C:
-			w.claimUnowned(ctx, sessions)
-			w.dispatch(ctx, state.CommandIndex(w.cfg.Incarnation))
+			w.dispatch(ctx, w.keeper.Incarnation())
 			if time.Since(swept) >= sweepEvery {
-				swept, listed = time.Now(), false
-				w.dispatch(ctx, state.CommandIndex(""))
-			}
-			if !listed {
-				listed = w.claimAll(ctx, sessions)
+				swept = time.Now()
+				w.sweepCommands(ctx)
 			}
 		}
 	}
@@ -268,51 +399,18 @@ func (w *Worker) dial(c session.Call) (session.Line, error) {
 	})
 }
 
-// dispatch brings the commands of an index to their sessions.
-func (w *Worker) dispatch(ctx context.Context, index string) {
-	var after *state.Indexed
-	for {
-		page, err := w.cfg.Store.Indexed(ctx, index, after, claimPage)
-		if err != nil {
-			if ctx.Err() == nil {
-				w.log.Error("commands could not be read; trying again", "error", err)
-				w.cfg.Metrics.storeError("indexed")
-			}
-			return
-		}
-		for i := range page {
-			after = &page[i]
-			name, ok := page[i].Partition.Session()
-			if !ok {
-				continue
-			}
-			r := w.lookup(name)
-			if r == nil {
-				continue
-			}
-			var c state.Command
-			if err := state.Decode(page[i].Value, &c); err != nil {
-				w.log.Warn("a command cannot be read", "session", name, "error", err)
-				continue
-			}
-			r.handle().Command(session.Order{Command: c, Rev: page[i].Rev})
-		}
-		if len(page) < claimPage {
-			return
-		}
-	}
-}
-
-// drain ends the sessions and waits for them.
-func (w *Worker) drain(stop context.CancelCauseFunc) error {
+// drain gives all sessions away and waits for them.
+func (w *Worker) drain() error {
 	w.mu.Lock()
 	w.stopping = true
 	n := len(w.sessions)
 	w.mu.Unlock()
 	if n > 0 {
-		w.log.Info("stopping: closing connections and releasing sessions", "sessions", n)
+		w.log.Info("stopping: sessions are closed and handed over", "sessions", n)
 	}
-	stop(errStopping)
+	ctx, cancel := context.WithTimeout(context.Background(), w.cfg.Drain)
+	defer cancel()
+	err := w.keeper.Drain(ctx)
 	ended := make(chan struct{})
 	go func() {
 		w.actors.Wait()
@@ -320,12 +418,13 @@ func (w *Worker) drain(stop context.CancelCauseFunc) error {
 	}()
 	select {
 	case <-ended:
-	case <-time.After(w.cfg.Drain):
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		return fmt.Errorf("%d of %d sessions were not released within %s; what they had acknowledged is stored", len(w.sessions), n, w.cfg.Drain)
+		return err
+	case <-ctx.Done():
 	}
-	return nil
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.sessions) == 0 && err == nil {
+		return nil
+	}
+	return fmt.Errorf("%d of %d sessions were not released within %s; what they had acknowledged is stored", len(w.sessions), n, w.cfg.Drain)
 }
-
-var errStopping = errors.New("the worker is stopping")

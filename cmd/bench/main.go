@@ -35,6 +35,19 @@ var parts = []part{
 	{"throughput", (*bench).throughput},
 	{"resume", (*bench).resume},
 	{"delays", (*bench).delays},
+	{"takeover", (*bench).takeover},
+	{"handover", (*bench).handover},
+	{"heartbeat", (*bench).heartbeat},
+	{"units", (*bench).units},
+}
+
+// names lists the parts.
+func names() string {
+	out := make([]string, len(parts))
+	for i, p := range parts {
+		out[i] = p.name
+	}
+	return strings.Join(out, ", ")
 }
 
 // bench is one run.
@@ -53,7 +66,7 @@ func run(args []string, out, log io.Writer) int {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(log)
 	short := flags.Bool("short", os.Getenv("BENCH_SHORT") != "", "the small form with wide bounds")
-	only := flags.String("only", "", "comma-separated: memory, throughput, resume, delays; default all")
+	only := flags.String("only", "", "comma-separated: "+names()+"; default all")
 	sessions := flags.Int("sessions", 0, "sessions of the memory figure; default 1000, short 100")
 	dir := flags.String("dir", "", "where data folders are made; default the system's folder for temporary files")
 	prof := flags.String("profiles", "", "folder for pprof profiles of the subjects; default none are taken")
@@ -74,7 +87,7 @@ func run(args []string, out, log io.Writer) int {
 	wanted := strings.FieldsFunc(*only, func(r rune) bool { return r == ',' })
 	for _, name := range wanted {
 		if !slices.ContainsFunc(parts, func(p part) bool { return p.name == name }) {
-			fmt.Fprintf(log, "bench: -only %s: is no part; use memory, throughput, resume, delays\n", name)
+			fmt.Fprintf(log, "bench: -only %s: is no part; use %s\n", name, names())
 			return 2
 		}
 	}

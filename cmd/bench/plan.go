@@ -7,14 +7,23 @@ type plan struct {
 	sessions int           // of the memory figure
 	settle   time.Duration // from the last login to the look at an idle process
 	latency  []time.Duration
-	many     int   // sessions that receive at once
-	fleets   []int // sessions of a process that is killed
-	slow     bool  // also the causes whose wait is fixed by the contract: over a minute
+	many     int     // sessions that receive at once
+	fleets   []int   // sessions of a process that is killed
+	slow     bool    // also what takes long because a time is fixed: the wait after a rate limit, T
+	crowd    int     // sessions of a worker that is killed while others go on
+	fleet    int     // sessions of three workers that are replaced
+	written  float64 // messages a second while they are
+	arriving float64 // and while heartbeats are watched, for busy
+	busy     time.Duration
 
 	ratio      float64       // most memory, of the library's
 	goroutines float64       // most a session, over the library's 4
 	rate       float64       // least messages a second of one session at 5 ms
 	late       time.Duration // most between the logged delay and the one that was waited
+	burst      time.Duration // most from the death of a worker to the last login
+	hint       time.Duration // the same from its kill, if the others are told
+	count      countingSize
+	gap        time.Duration // most between the sockets of a session that is handed over, p99
 }
 
 // The bounds of the contract.
@@ -23,6 +32,9 @@ var fullPlan = plan{
 	latency: []time.Duration{0, 5 * time.Millisecond, 20 * time.Millisecond},
 	many:    100, fleets: []int{1, 200}, slow: true,
 	ratio: 1.25, goroutines: 2, rate: 150, late: 100 * time.Millisecond,
+	crowd: 200, fleet: 300, written: 20, arriving: 50, busy: time.Minute,
+	count: countingSize{sessions: 10, messages: 20, window: 90 * time.Second},
+	burst: 6 * time.Second, hint: 4 * time.Second, gap: 1500 * time.Millisecond,
 }
 
 // At 100 sessions what a process has once weighs ten times as much in the figure
@@ -32,6 +44,9 @@ var shortPlan = plan{
 	latency: []time.Duration{5 * time.Millisecond},
 	many:    20, fleets: []int{1, 20},
 	ratio: 3, goroutines: 3, rate: 75, late: time.Second,
+	crowd: 10, fleet: 30, written: 10, arriving: 25, busy: 8 * time.Second,
+	count: countingSize{sessions: 4, messages: 8},
+	burst: 12 * time.Second, hint: 8 * time.Second, gap: 4 * time.Second,
 }
 
 // batch is how many messages a session is sent for one figure: enough for some

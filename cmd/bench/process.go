@@ -11,6 +11,8 @@ import (
 	"runtime"
 	"runtime/pprof"
 	"sync"
+	"syscall"
+	"time"
 )
 
 // The roles of a process.
@@ -27,6 +29,8 @@ type process struct {
 	cmd  *exec.Cmd
 	rpc  *rpc.Client
 	once sync.Once
+
+	incarnation string // of a worker that has joined
 }
 
 // pipes is both ends of a conversation.
@@ -106,6 +110,20 @@ func (p *process) kill() {
 		_ = p.cmd.Wait()
 		_ = p.rpc.Close()
 	})
+}
+
+// terminate asks a process to end, as a platform does, and waits until it has.
+// An error tells that it did not end well; it is killed after a time that none
+// may take.
+func (p *process) terminate(within time.Duration) error {
+	err := errors.New("it had ended before")
+	p.once.Do(func() {
+		late := time.AfterFunc(within, func() { _ = p.cmd.Process.Kill() })
+		defer late.Stop()
+		err = errors.Join(p.cmd.Process.Signal(syscall.SIGTERM), p.cmd.Wait())
+		_ = p.rpc.Close()
+	})
+	return err
 }
 
 // None is an argument or an answer that says nothing.

@@ -22,6 +22,9 @@ type service struct {
 	common
 	s        *wasim.Server
 	accounts int
+	names    map[string]string // of sessions, by number
+	sink     *sink
+	traffic  *traffic
 }
 
 // Where is how the service is reached.
@@ -51,6 +54,10 @@ func (r *service) Enrol(n int, reply *[]Account) error {
 		if err != nil {
 			return err
 		}
+		if r.names == nil {
+			r.names = map[string]string{}
+		}
+		r.names[number] = a.Name
 		r.accounts++
 		*reply = append(*reply, a)
 	}

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -78,7 +79,10 @@ func (a *app) client(cmd *cobra.Command) (*client, error) {
 
 // refusal is an answer of the admin API that is no success. Its text is why and
 // what to do; who asked puts what before it.
-type refusal struct{ adminapi.Problem }
+type refusal struct {
+	adminapi.Problem
+	path string // that was asked for
+}
 
 func (p *refusal) Error() string {
 	text := p.Detail
@@ -93,6 +97,8 @@ func (p *refusal) Error() string {
 		return text + "; give the right key with --api-key-file or HOLDFAST_API_KEY"
 	case p.Status == http.StatusForbidden:
 		return text + "; use a key with a higher role"
+	case p.Code == adminapi.CodeNotFound && strings.HasPrefix(p.path, "/api/workers"):
+		return text + "; holdfast workers shows who is there"
 	case p.Code == adminapi.CodeNotFound:
 		return text + "; holdfast sessions ls shows what is there"
 	}
@@ -155,7 +161,7 @@ func (c *client) open(ctx context.Context, r request) (*http.Response, error) {
 		return resp, nil
 	}
 	defer resp.Body.Close()
-	return nil, readProblem(c.base, resp)
+	return nil, readProblem(c.base, r.path, resp)
 }
 
 func (c *client) unreachable(ctx context.Context, err error) error {
@@ -168,9 +174,9 @@ func (c *client) unreachable(ctx context.Context, err error) error {
 	return fmt.Errorf("%s does not answer: %w; is it holdfast, and is --url right?", c.base, cause(err))
 }
 
-func readProblem(base string, resp *http.Response) error {
+func readProblem(base, path string, resp *http.Response) error {
 	b, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
-	p := &refusal{}
+	p := &refusal{path: path}
 	if json.Unmarshal(b, &p.Problem) != nil || p.Code == "" {
 		return fmt.Errorf("%s answers %s and not as holdfast does; check --url", base, resp.Status)
 	}

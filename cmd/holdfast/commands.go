@@ -85,8 +85,15 @@ func (a *app) ended(session, verb string, v adminapi.Command) error {
 	case v.PairCode != "":
 		_, err := fmt.Fprintf(a.io.Out, "%s\nType this on the phone: Settings, Linked devices, Link with phone number.\n", v.PairCode)
 		return err
+	case v.State == state.CommandDone && v.Result != "" && v.Result != "deleted":
+		_, err := fmt.Fprintf(a.io.Out, "%s: %s is done: %s\n", session, verb, v.Result)
+		return err
 	case v.State == state.CommandDone:
 		_, err := fmt.Fprintf(a.io.Out, "%s: %s is done\n", session, verb)
+		return err
+	}
+	if v.State == state.CommandRunning {
+		_, err := fmt.Fprintf(a.io.Out, "%s: %s is under way, at epoch %d (command %s)\n", session, verb, v.Epoch, v.ID)
 		return err
 	}
 	_, err := fmt.Fprintf(a.io.Out, "%s: %s is %s; its worker does it as soon as it can (command %s)\n", session, verb, v.State, v.ID)

@@ -21,8 +21,10 @@ type Config struct {
 	State     Place // sqlite, dynamodb
 	Vault     Place // dir, s3
 	MasterKey Place // file, awskms
-	Listen    string
-	APIKeys   []adminapi.Key
+	// MasterKeysOld still open what was wrapped with them; nothing new is.
+	MasterKeysOld []Place
+	Listen        string
+	APIKeys       []adminapi.Key
 
 	Profile string
 	Policy  policy.Settings // the profile with the single values that were given
@@ -30,9 +32,11 @@ type Config struct {
 	Heartbeat  time.Duration // below Trust
 	Trust      time.Duration // below Takeover
 	Takeover   time.Duration
-	LoginRate  float64 // logins a second that the worker makes at most
-	LoginBurst int     // logins at once, when none were made for a while
-	Capacity   int     // sessions; 0: as many as memory and login rate allow
+	Poll       time.Duration // how often sessions that nobody owns are looked for
+	Drain      time.Duration // what a worker that ends may take to give its sessions away
+	LoginRate  float64       // logins a second that the worker makes at most
+	LoginBurst int           // logins at once, when none were made for a while
+	Capacity   int           // sessions; 0: as many as memory and login rate allow
 
 	DeviceName     string
 	DevicePlatform string
@@ -45,6 +49,10 @@ type Config struct {
 	WhatsAppRootKey [32]byte // zero: WhatsApp's own
 	Proxy           string
 	AWSEndpoints    map[string]string // by service: dynamodb, s3, kms
+
+	Deployment  string // the revision that this process was deployed with; empty: see member
+	Task        string // what the platform calls this process; empty: likewise
+	ecsMetadata string // where ECS tells of the task; empty: it is none
 
 	LogLevel  slog.Level
 	LogFormat string // text, json, auto
@@ -69,12 +77,6 @@ func (p Place) String() string {
 		return "s3://" + p.Path
 	}
 	return p.Scheme + ":" + p.Path
-}
-
-// notInThisBuild is the error for a place that the settings know and this
-// release cannot open yet.
-func notInThisBuild(setting string, p Place, use string) error {
-	return fmt.Errorf("%s: %s is not in this build; use %s", setting, p, use)
 }
 
 // Secret is text that is never printed. Reveal gives it.
@@ -181,6 +183,12 @@ func newConfig(given layers, only []string) (Config, error) {
 			faults = append(faults, fmt.Errorf("%s: %w", what, err))
 		}
 	}
+	if c.Drain == 0 {
+		c.Drain = drainEmbedded
+		if c.State.Scheme == "dynamodb" {
+			c.Drain = drainFleet
+		}
+	}
 	if len(faults) == 0 && only == nil {
 		faults = c.validate()
 	}
@@ -189,6 +197,16 @@ func newConfig(given layers, only []string) (Config, error) {
 	}
 	return c, nil
 }
+
+// How long sessions may take to end, where nothing else is set. A process on
+// one's own machine ends within 10 s of SIGTERM. One of a fleet gives its sessions
+// away one by one; ECS allows 120 s at most before it kills, of which what follows
+// the drain needs some.
+const (
+	drainEmbedded = 7 * time.Second
+	drainFleet    = 90 * time.Second
+	drainMost     = 110 * time.Second
+)
 
 // validate checks what concerns several settings at once.
 func (c Config) validate() []error {
@@ -199,6 +217,9 @@ func (c Config) validate() []error {
 	}
 	if c.Trust >= c.Takeover {
 		bad("trust: %v is not below takeover (%v); two workers would hold one session", c.Trust, c.Takeover)
+	}
+	if slices.Contains(c.MasterKeysOld, c.MasterKey) {
+		bad("master-key-old: %s is the present master-key; list the former ones only", c.MasterKey)
 	}
 	if c.WhatsAppRootKey != [32]byte{} && c.WhatsAppURL == "" {
 		bad("whatsapp-root-key: there is no whatsapp-url; WhatsApp's own endpoint is trusted by its own key only, set both or none")

@@ -145,6 +145,15 @@ func TestSettingsThatAreRefused(t *testing.T) {
 		{"a proxy of another kind", []string{"HOLDFAST_PROXY=ftp://u:hidden@h"}, "proxy (HOLDFAST_PROXY): has the scheme \"ftp\""},
 		{"a key instead of its hash", []string{"HOLDFAST_API_KEYS=ops:admin:hidden"}, "api-keys (HOLDFAST_API_KEYS): "},
 		{"a KMS key that is none", []string{"HOLDFAST_MASTER_KEY=awskms:key"}, "master-key (HOLDFAST_MASTER_KEY): \"key\" is no ARN"},
+		{"a table prefix that is none", []string{"HOLDFAST_STATE=dynamodb:a"}, "state (HOLDFAST_STATE): \"a\" is no prefix of table names; use 3 to 200"},
+		{"a former key of another scheme", []string{"HOLDFAST_MASTER_KEY_OLD=file:a,vault:b"}, "master-key-old (HOLDFAST_MASTER_KEY_OLD): \"vault\" is not known; write file:PATH or awskms:ARN"},
+		{"a former key that is listed twice", []string{"HOLDFAST_MASTER_KEY_OLD=file:a,file:a"}, "master-key-old (HOLDFAST_MASTER_KEY_OLD): file:a is listed twice"},
+		{"the present key among the former", []string{"HOLDFAST_MASTER_KEY=file:a", "HOLDFAST_MASTER_KEY_OLD=file:b,file:a"}, "master-key-old: file:a is the present master-key"},
+		{"a poll that is too quick", []string{"HOLDFAST_POLL=1ms"}, "poll (HOLDFAST_POLL): \"1ms\" is no time from 100ms to 1m0s"},
+		{"a poll that is too rare", []string{"HOLDFAST_POLL=5m"}, "poll (HOLDFAST_POLL): \"5m\" is no time from"},
+		{"a drain beyond what ECS allows", []string{"HOLDFAST_DRAIN=2m"}, "drain (HOLDFAST_DRAIN): \"2m\" is no time from 1s to 1m50s; write a number with a unit, such as 2s, or auto"},
+		{"an endpoint that is none", []string{"HOLDFAST_AWS_ENDPOINT_S3=minio:9000"}, "aws-endpoint-s3 (HOLDFAST_AWS_ENDPOINT_S3): "},
+		{"a deployment with a line break", []string{"HOLDFAST_DEPLOYMENT=a\nb"}, "deployment (HOLDFAST_DEPLOYMENT): is too long or has control characters"},
 		{"a bucket that is none", []string{"HOLDFAST_VAULT=s3:/x"}, "vault (HOLDFAST_VAULT): \"s3:/x\" has no bucket"},
 		{"no login rate", []string{"HOLDFAST_LOGIN_RATE=NaN"}, "login-rate (HOLDFAST_LOGIN_RATE): \"NaN\""},
 		{"a platform that is none", []string{"HOLDFAST_DEVICE_PLATFORM=Netscape"}, "device-platform (HOLDFAST_DEVICE_PLATFORM): \"Netscape\""},
@@ -159,6 +168,36 @@ func TestSettingsThatAreRefused(t *testing.T) {
 				t.Errorf("%d lines for one fault:\n%s", lines, r.err)
 			}
 		})
+	}
+}
+
+func TestTheTimesOfAFleet(t *testing.T) {
+	for _, c := range []struct {
+		environ     []string
+		poll, drain time.Duration
+	}{
+		{nil, 2 * time.Second, 7 * time.Second},
+		{[]string{"HOLDFAST_STATE=dynamodb:fleet"}, 2 * time.Second, 90 * time.Second},
+		{[]string{"HOLDFAST_STATE=dynamodb:fleet", "HOLDFAST_DRAIN=auto", "HOLDFAST_POLL=500ms"}, 500 * time.Millisecond, 90 * time.Second},
+		{[]string{"HOLDFAST_STATE=dynamodb:fleet", "HOLDFAST_DRAIN=110s"}, 2 * time.Second, 110 * time.Second},
+		{[]string{"HOLDFAST_DRAIN=20s"}, 2 * time.Second, 20 * time.Second},
+	} {
+		cfg, err := configOf(t, c.environ)
+		if err != nil || cfg.Poll != c.poll || cfg.Drain != c.drain {
+			t.Errorf("%v: poll %v, drain %v, %v; want %v and %v", c.environ, cfg.Poll, cfg.Drain, err, c.poll, c.drain)
+		}
+	}
+}
+
+func TestFormerMasterKeysAreAList(t *testing.T) {
+	const arn = "arn:aws:kms:eu-west-1:111122223333:key/x"
+	file := writeFile(t, "h.yaml", "master-key: awskms:"+arn+"\nmaster-key-old: [file:/a, 'awskms:"+arn+"2']\n")
+	cfg, err := configOf(t, nil, "--config", file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprint(cfg.MasterKey, cfg.MasterKeysOld); got != "awskms:"+arn+" [file:/a awskms:"+arn+"2]" {
+		t.Errorf("got %s", got)
 	}
 }
 

@@ -13,8 +13,6 @@ import (
 	"syscall"
 
 	"github.com/gofrs/flock"
-
-	"github.com/holdfast-wa/holdfast/state/seal"
 )
 
 // The files that the data folder holds beside store and vault.
@@ -23,16 +21,25 @@ const (
 	apiKeyFile = "api.key"
 )
 
-// dataDir is the data folder while this process alone has it.
+// dataDir is the data folder while this process uses it.
 type dataDir struct {
 	path  string
 	locks []*flock.Flock
 }
 
+// use is how a process uses a data folder and the SQLite file in it.
+type use int
+
+const (
+	shared use = iota // a worker: others may run beside it
+	alone             // a command that needs all workers to be stopped
+)
+
 // openDataDir makes the data folder if it is not there, sees that it can be
 // written, and locks it together with a SQLite file that lies elsewhere, until
-// close. Another process that has it is named in the error.
-func openDataDir(cfg Config) (*dataDir, error) {
+// close. Who is in the way is named in the error. With a store that is not a file
+// nothing is locked: that store's own protocol keeps processes apart.
+func openDataDir(cfg Config, how use) (*dataDir, error) {
 	d := &dataDir{path: cfg.DataDir}
 	if err := os.MkdirAll(d.path, 0o700); err != nil {
 		return nil, writeFault("data folder "+d.path, "cannot be made", err)
@@ -41,7 +48,7 @@ func openDataDir(cfg Config) (*dataDir, error) {
 		return nil, err
 	}
 	for _, path := range lockPaths(cfg) {
-		l, err := lock(path)
+		l, err := lock(path, how)
 		if err != nil {
 			d.close()
 			return nil, err
@@ -55,9 +62,12 @@ func openDataDir(cfg Config) (*dataDir, error) {
 // SQLite file if that is in another folder, where a process with another data
 // folder could use it as well.
 func lockPaths(cfg Config) []string {
+	if cfg.State.Scheme != "sqlite" {
+		return nil
+	}
 	paths := []string{filepath.Join(cfg.DataDir, lockFile)}
-	if cfg.State.Scheme == "sqlite" && !sameFolder(filepath.Dir(cfg.State.Path), cfg.DataDir) {
-		paths = append(paths, cfg.State.Path+".lock")
+	if !sameFolder(filepath.Dir(cfg.State.Path), cfg.DataDir) {
+		paths = append(paths, filepath.Join(filepath.Dir(cfg.State.Path), lockFile))
 	}
 	return paths
 }
@@ -68,21 +78,31 @@ func sameFolder(a, b string) bool {
 	return errX == nil && errY == nil && os.SameFile(x, y)
 }
 
-func lock(path string) (*flock.Flock, error) {
+func lock(path string, how use) (*flock.Flock, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, writeFault("lock "+path, "cannot be made", err)
 	}
 	l := flock.New(path)
-	got, err := l.TryLock()
+	try := l.TryLock
+	if how == shared {
+		try = l.TryRLock
+	}
+	got, err := try()
 	if err != nil {
 		return nil, writeFault("lock "+path, "cannot be taken", err)
 	}
-	if !got {
+	folder := filepath.Dir(path)
+	switch {
+	case !got && how == shared:
 		who := "another process"
 		if pid := lockedBy(path); pid > 0 {
 			who = fmt.Sprintf("process %d", pid)
 		}
-		return nil, fmt.Errorf("data folder %s: %s is using it; stop that one, or give this one another --data-dir", filepath.Dir(path), who)
+		return nil, fmt.Errorf("data folder %s: %s is working on it alone; wait until it has ended", folder, who)
+	case !got:
+		return nil, fmt.Errorf("data folder %s: a holdfast is using it; stop that one first", folder)
+	case how == shared:
+		return l, nil
 	}
 	if err := os.WriteFile(path, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o600); err != nil {
 		return nil, errors.Join(writeFault("lock "+path, "cannot be written", err), l.Close())
@@ -143,39 +163,6 @@ func writeFault(what, why string, err error) error {
 		todo = "a file is in the way: remove it, or set --data-dir elsewhere"
 	}
 	return fmt.Errorf("%s: %s: %w; %s", what, why, bare(err), todo)
-}
-
-// masterKey opens the master key. A missing file is made only where nothing has
-// been sealed yet: with a new key the old data would be lost, so then the old
-// key is asked for instead.
-func masterKey(cfg Config) (m seal.Master, made bool, err error) {
-	if cfg.MasterKey.Scheme != "file" {
-		return nil, false, notInThisBuild("master-key", cfg.MasterKey, "file:PATH")
-	}
-	path := cfg.MasterKey.Path
-	m, err = seal.OpenFile(path)
-	if !errors.Is(err, fs.ErrNotExist) {
-		return m, false, err
-	}
-	if used := sealedAlready(cfg); used != "" {
-		return nil, false, fmt.Errorf("master key %s: is missing, but %s was sealed with one; put the file back from your backup", path, used)
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, false, writeFault("master key "+path, "cannot be made", err)
-	}
-	m, err = seal.CreateFile(path)
-	return m, err == nil, err
-}
-
-// sealedAlready names what exists that only the old master key opens.
-func sealedAlready(cfg Config) string {
-	if cfg.State.Scheme != "sqlite" {
-		return ""
-	}
-	if info, err := os.Stat(cfg.State.Path); err == nil && info.Size() > 0 {
-		return cfg.State.Path
-	}
-	return ""
 }
 
 // apiKey returns the key of the data folder, making one if there is none.

@@ -22,16 +22,17 @@ func inFolder(t *testing.T, dir string) Config {
 
 func TestFirstRunMakesTheFilesOnce(t *testing.T) {
 	cfg := inFolder(t, filepath.Join(t.TempDir(), "a", "data"))
-	d, err := openDataDir(cfg)
+	d, err := openDataDir(cfg, shared)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer d.close()
-	first, made, err := masterKey(cfg)
+	unused := func() (string, error) { return sealedAlready(cfg), nil }
+	first, made, err := masterKey(t.Context(), cfg, unused)
 	if err != nil || !made {
 		t.Fatalf("first start: made %v, %v", made, err)
 	}
-	again, made, err := masterKey(cfg)
+	again, made, err := masterKey(t.Context(), cfg, unused)
 	if err != nil || made || again.ID() != first.ID() {
 		t.Errorf("second start: made %v, key %v instead of %v, %v", made, again, first.ID(), err)
 	}
@@ -60,7 +61,7 @@ func TestAMissingMasterKeyIsNotReplaced(t *testing.T) {
 	if err := os.WriteFile(cfg.State.Path, []byte("sealed"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	_, made, err := masterKey(cfg)
+	_, made, err := masterKey(t.Context(), cfg, func() (string, error) { return sealedAlready(cfg), nil })
 	if err == nil || made || !strings.Contains(err.Error(), "is missing, but") || !strings.Contains(err.Error(), "from your backup") {
 		t.Errorf("made %v, %v", made, err)
 	}
@@ -69,43 +70,84 @@ func TestAMissingMasterKeyIsNotReplaced(t *testing.T) {
 	}
 }
 
-func TestTwoProcessesOnOneFolder(t *testing.T) {
+// Workers share a folder; a command that needs it for itself does not come
+// between them, and they not in its way.
+func TestProcessesOnOneFolder(t *testing.T) {
 	dir, elsewhere := t.TempDir(), t.TempDir()
-	first, err := openDataDir(inFolder(t, dir))
+	first, err := openDataDir(inFolder(t, dir), shared)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = openDataDir(inFolder(t, dir))
-	if want := fmt.Sprintf("process %d is using it; stop that one", os.Getpid()); err == nil || !strings.Contains(err.Error(), want) {
-		t.Errorf("same folder: %v, want %q", err, want)
+	second, err := openDataDir(inFolder(t, dir), shared)
+	if err != nil {
+		t.Fatalf("a second worker: %v", err)
 	}
-	cfg, err := configOf(t, []string{"HOLDFAST_DATA_DIR=" + elsewhere, "HOLDFAST_STATE=sqlite:" + filepath.Join(t.TempDir(), "s.db")})
+	// A third one has a folder of its own, and the database of the others.
+	cfg, err := configOf(t, []string{"HOLDFAST_DATA_DIR=" + elsewhere, "HOLDFAST_STATE=sqlite:" + filepath.Join(dir, "holdfast.db")})
 	if err != nil {
 		t.Fatal(err)
 	}
-	other, err := openDataDir(cfg)
+	third, err := openDataDir(cfg, shared)
 	if err != nil {
-		t.Fatalf("another folder: %v", err)
+		t.Fatalf("a third worker: %v", err)
 	}
-	third := cfg
-	third.DataDir = t.TempDir()
-	if _, err := openDataDir(third); err == nil || !strings.Contains(err.Error(), "is using it") {
-		t.Errorf("same SQLite file from another folder: %v", err)
+	refused := func(when string) {
+		t.Helper()
+		d, err := openDataDir(inFolder(t, dir), alone)
+		if err == nil || err.Error() != "data folder "+dir+": a holdfast is using it; stop that one first" {
+			t.Errorf("%s: %v", when, err)
+		}
+		if err == nil {
+			d.close()
+		}
 	}
-	if err := errors.Join(first.close(), other.close()); err != nil {
+	refused("three workers")
+	if err := errors.Join(first.close(), second.close()); err != nil {
 		t.Fatal(err)
 	}
-	again, err := openDataDir(inFolder(t, dir))
+	refused("the worker from elsewhere")
+	if err := third.close(); err != nil {
+		t.Fatal(err)
+	}
+	command, err := openDataDir(inFolder(t, dir), alone)
 	if err != nil {
-		t.Fatalf("after the first one ended: %v", err)
+		t.Fatalf("after they ended: %v", err)
+	}
+	want := fmt.Sprintf("data folder %s: process %d is working on it alone; wait until it has ended", dir, os.Getpid())
+	for name, cfg := range map[string]Config{"here": inFolder(t, dir), "from elsewhere": cfg} {
+		if _, err := openDataDir(cfg, shared); err == nil || err.Error() != want {
+			t.Errorf("a worker %s beside a command: %v, want %q", name, err, want)
+		}
+	}
+	if err := command.close(); err != nil {
+		t.Fatal(err)
+	}
+	again, err := openDataDir(inFolder(t, dir), shared)
+	if err != nil {
+		t.Fatalf("after the command: %v", err)
 	}
 	again.close()
+}
+
+// A store that is no file keeps its processes apart by itself.
+func TestNoLocksBesideAFleetsStore(t *testing.T) {
+	cfg, err := configOf(t, []string{"HOLDFAST_DATA_DIR=" + t.TempDir(), "HOLDFAST_STATE=dynamodb:fleet"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, how := range []use{alone, shared, alone} {
+		d, err := openDataDir(cfg, how)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer d.close()
+	}
 }
 
 func TestAFolderThatCannotBeWritten(t *testing.T) {
 	file := writeFile(t, "file", "")
 	for _, dir := range []string{file, filepath.Join(file, "below"), "/proc/holdfast"} {
-		_, err := openDataDir(inFolder(t, dir))
+		_, err := openDataDir(inFolder(t, dir), shared)
 		if err == nil || !strings.HasPrefix(err.Error(), "data folder "+dir+": cannot be ") || !strings.Contains(err.Error(), "; ") {
 			t.Errorf("%s: %v", dir, err)
 		}
@@ -115,7 +157,7 @@ func TestAFolderThatCannotBeWritten(t *testing.T) {
 		if err := os.Chmod(dir, 0o500); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := openDataDir(inFolder(t, dir)); err == nil || !strings.Contains(err.Error(), "chown") {
+		if _, err := openDataDir(inFolder(t, dir), shared); err == nil || !strings.Contains(err.Error(), "chown") {
 			t.Errorf("a read-only folder: %v", err)
 		}
 	}
@@ -157,18 +199,5 @@ func TestAPIKeyFilesThatAreRefused(t *testing.T) {
 		if _, made, err := apiKey(dir); err == nil || made || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%q %v: made %v, %v", c.text, c.mode, made, err)
 		}
-	}
-}
-
-func TestPlacesOfALaterRelease(t *testing.T) {
-	cfg, err := configOf(t, []string{"HOLDFAST_STATE=dynamodb:hf", "HOLDFAST_VAULT=s3://b/p", "HOLDFAST_MASTER_KEY=awskms:arn:aws:kms:eu-west-1:1:key/x"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, _, err := masterKey(cfg); err == nil || err.Error() != "master-key: awskms:arn:aws:kms:eu-west-1:1:key/x is not in this build; use file:PATH" {
-		t.Errorf("master key: %v", err)
-	}
-	if cfg.State.String() != "dynamodb:hf" || cfg.Vault.String() != "s3://b/p" {
-		t.Errorf("places are %v and %v", cfg.State, cfg.Vault)
 	}
 }

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/holdfast-wa/holdfast/state/seal"
 )
 
 // The levels of a finding.
@@ -39,6 +41,9 @@ type doctor struct {
 	}
 	alive func(ctx context.Context, listen string) error
 
+	createTables bool
+	master       seal.Master // once it was opened
+
 	findings []Finding
 }
 
@@ -58,22 +63,24 @@ func (d *doctor) fault(check string, err error) {
 func (d *doctor) examine(ctx context.Context) {
 	d.memory()
 	d.dataFolder()
-	d.masterKey()
+	d.aws(ctx)
+	d.masterKey(ctx)
 	d.apiKey()
 	d.store(ctx)
-	d.vault()
+	d.vault(ctx)
 	d.listener(ctx)
 	d.network(ctx)
 }
 
 func (a *app) doctorCommand() *cobra.Command {
+	create := false
 	cmd := &cobra.Command{
 		Use:   "doctor",
-		Short: "Check settings, data folder, clock, DNS and reach; say what to do",
+		Short: "Check settings, data folder, tables, bucket, key, clock, DNS and reach; say what to do",
 		Args:  exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := a.config(cmd, nil)
-			d := &doctor{cfg: cfg, now: a.now, resolver: net.DefaultResolver, alive: a.alive}
+			d := &doctor{cfg: cfg, now: a.now, resolver: net.DefaultResolver, alive: a.alive, createTables: create}
 			if err != nil {
 				for _, fault := range faults(err) {
 					d.fault("settings", fault)
@@ -86,6 +93,7 @@ func (a *app) doctorCommand() *cobra.Command {
 			return a.printFindings(cfg, d.findings, err == nil)
 		},
 	}
+	cmd.Flags().BoolVar(&create, "create-tables", false, "make the DynamoDB tables that are missing; Terraform does it better, with backups, protection and tags")
 	settingFlags(cmd, workerSettings())
 	a.jsonFlag(cmd)
 	return cmd
@@ -226,14 +234,18 @@ func (d *doctor) clock(date string) {
 		return
 	}
 	skew := d.now().Sub(server)
+	d.skew("clock", skew, "the endpoint", "connecting will fail")
+}
+
+func (d *doctor) skew(check string, skew time.Duration, with, then string) {
 	const do = "set it with NTP (timedatectl set-ntp true)"
 	switch word := skew.Abs().Round(time.Second); {
 	case skew.Abs() >= skewFail:
-		d.say("clock", levelFail, do, "is off by %v; connecting will fail", word)
+		d.say(check, levelFail, do, "is off by %v; %s", word, then)
 	case skew.Abs() >= skewWarn:
-		d.say("clock", levelWarn, do, "is off by %v", word)
+		d.say(check, levelWarn, do, "is off by %v", word)
 	default:
-		d.say("clock", levelOK, "", "agrees with the endpoint to %v", max(word, time.Second))
+		d.say(check, levelOK, "", "agrees with %s to %v", with, max(word, time.Second))
 	}
 }
 

@@ -98,10 +98,10 @@ func (d *doctor) space(dir string) {
 	d.say("space", level, do, "%d MiB are free at %s", free>>20, dir)
 }
 
-func (d *doctor) masterKey() {
+func (d *doctor) masterKey(ctx context.Context) {
 	const check = "master key"
-	if d.cfg.MasterKey.Scheme != "file" {
-		d.fault(check, notInThisBuild("master-key", d.cfg.MasterKey, "file:PATH"))
+	if d.cfg.MasterKey.Scheme == "awskms" {
+		d.kmsKey(ctx)
 		return
 	}
 	path := d.cfg.MasterKey.Path
@@ -113,11 +113,12 @@ func (d *doctor) masterKey() {
 		d.say(check, levelOK, "", "%s will be made at the first start", path)
 		return
 	}
-	m, _, err := masterKey(d.cfg)
+	m, _, err := masterKey(ctx, d.cfg, func() (string, error) { return path, nil })
 	if err != nil {
 		d.say(check, levelFail, "without the right key nothing that was sealed can be read", "%v", err)
 		return
 	}
+	d.master = m
 	d.say(check, levelOK, "", "%s is readable for this user alone (key %s); keep a copy apart from the data", path, m.ID())
 }
 
@@ -140,8 +141,8 @@ func (d *doctor) apiKey() {
 
 func (d *doctor) store(ctx context.Context) {
 	const check = "state"
-	if d.cfg.State.Scheme != "sqlite" {
-		d.fault(check, notInThisBuild("state", d.cfg.State, "sqlite:PATH"))
+	if d.cfg.State.Scheme == "dynamodb" {
+		d.tables(ctx)
 		return
 	}
 	path := d.cfg.State.Path
@@ -186,10 +187,10 @@ func quickCheck(ctx context.Context, path string) error {
 	return nil
 }
 
-func (d *doctor) vault() {
+func (d *doctor) vault(ctx context.Context) {
 	const check = "vault"
-	if d.cfg.Vault.Scheme != "dir" {
-		d.fault(check, notInThisBuild("vault", d.cfg.Vault, "dir:PATH"))
+	if d.cfg.Vault.Scheme == "s3" {
+		d.bucket(ctx)
 		return
 	}
 	path := d.cfg.Vault.Path

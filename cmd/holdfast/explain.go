@@ -1,13 +1,13 @@
 package main
 
 import (
+	"context"
 	"fmt"
-	"net/http"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/holdfast-wa/holdfast/infra/fleet"
 	"github.com/holdfast-wa/holdfast/state"
 	"github.com/holdfast-wa/holdfast/worker/policy"
 )
@@ -23,6 +23,10 @@ type Explanation struct {
 	MadeFrom []string    `json:"madeFrom"`           // what was known when it was made
 	Next     []string    `json:"next"`               // what comes, and when
 	Advice   string      `json:"advice,omitempty"`   // what an operator does about the cause
+
+	Owner   string         `json:"owner,omitempty"` // the worker that has it
+	OwnerIs fleet.Standing `json:"ownerIs"`
+	Epoch   uint64         `json:"epoch"`
 }
 
 func (a *app) explainCommand() *cobra.Command {
@@ -38,7 +42,7 @@ func (a *app) explainCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			e := a.explain(s)
+			e := a.explain(cmd.Context(), c, s)
 			if a.asJSON {
 				return printJSON(a.io.Out, e)
 			}
@@ -69,8 +73,9 @@ func (a *app) printExplanation(e Explanation) error {
 }
 
 // explain puts a session's status into words.
-func (a *app) explain(s sessionView) Explanation {
-	e := Explanation{Session: s.Name, State: s.State, Since: s.Since, Cause: s.Cause, Decision: s.Decision, MadeFrom: []string{}, Next: []string{}}
+func (a *app) explain(ctx context.Context, c *client, s sessionView) Explanation {
+	e := Explanation{Session: s.Name, State: s.State, Since: s.Since, Cause: s.Cause, Decision: s.Decision, MadeFrom: []string{}, Next: []string{},
+		Owner: s.Owner, OwnerIs: s.OwnerIs, Epoch: s.Epoch}
 	if s.Cause != "" {
 		rule := policy.RuleOf(s.Cause)
 		e.Meaning, e.Advice = rule.Title+": "+rule.Signal, rule.Advice
@@ -102,9 +107,51 @@ func (a *app) explain(s sessionView) Explanation {
 	if s.Health != "" {
 		from("health: %s", s.Health)
 	}
-	from("owner: %s, epoch %d", dash(s.Owner), s.Epoch)
-	e.Next = a.comes(s)
+	from("owner: %s, epoch %d", ownerWords(s), s.Epoch)
+	e.Next = append(a.passes(ctx, c, s), a.comes(s)...)
 	return e
+}
+
+// ownerWords names the owner and what it is.
+func ownerWords(s sessionView) string {
+	switch s.OwnerIs {
+	case fleet.Nobody, "":
+		return dash(s.Owner)
+	case fleet.Stale:
+		return s.Owner + " (its heartbeat stands still)"
+	case fleet.Unknown:
+		return s.Owner + " (nobody remembers it)"
+	}
+	return s.Owner + " (" + string(s.OwnerIs) + ")"
+}
+
+// passes says how a session that no live worker has gets one.
+func (a *app) passes(ctx context.Context, c *client, s sessionView) []string {
+	if s.OwnerIs == fleet.Alive || s.OwnerIs == "" {
+		return nil
+	}
+	list, err := c.workers(ctx)
+	if err != nil {
+		return nil // the rest is worth saying all the same
+	}
+	alive, taking := 0, 0
+	for _, w := range list {
+		if w.Alive && !w.Tool {
+			alive++
+			if !w.Draining && !w.DrainWanted && (w.Capacity == 0 || w.Sessions < w.Capacity) {
+				taking++
+			}
+		}
+	}
+	switch {
+	case alive == 0:
+		return []string{"nothing until a worker runs: none is alive; start one"}
+	case taking == 0:
+		return []string{fmt.Sprintf("nothing until a worker has room: none of the %d that are alive takes more; start one, or raise --capacity", alive)}
+	case s.OwnerIs == fleet.Stale:
+		return []string{fmt.Sprintf("worker %s is declared dead when its heartbeat has stood still for the takeover time (12 s by itself); then one of %d takes the session", s.Owner, taking)}
+	}
+	return []string{fmt.Sprintf("one of %d workers takes it within seconds", taking)}
 }
 
 // comes says what a session does next by itself, and what an operator can do.
@@ -134,7 +181,7 @@ func (a *app) comes(s sessionView) []string {
 	case state.Stopped:
 		say("nothing by itself; holdfast sessions start %s connects it", s.Name)
 	case state.Unowned:
-		say("a worker has to take it: holdfast workers shows who is there")
+		say("holdfast workers shows who is there; holdfast sessions watch %s follows", s.Name)
 	case state.Conflict, state.Banned, state.Failing, state.Failed:
 		if s.Paired {
 			say("holdfast sessions restart %s tries again with the same credentials", s.Name)
@@ -146,38 +193,4 @@ func (a *app) comes(s sessionView) []string {
 		say("it is at it now; holdfast sessions watch %s follows", s.Name)
 	}
 	return next
-}
-
-func (a *app) workersCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use: "workers", Short: "List the workers", Args: exactly(),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := a.client(cmd)
-			if err != nil {
-				return err
-			}
-			r := request{method: http.MethodGet, path: "/api/workers"}
-			if a.asJSON {
-				return a.passOn(cmd.Context(), c, r, "workers")
-			}
-			list, err := c.workers(cmd.Context())
-			if err != nil {
-				return fmt.Errorf("workers: %w", err)
-			}
-			w := tabwriter.NewWriter(a.io.Out, 0, 0, 2, ' ', 0)
-			fmt.Fprintln(w, "WORKER\tSTATE\tSESSIONS\tONLINE\tCAPACITY\tAGE\tVERSION")
-			for _, v := range list {
-				stand := "alive"
-				switch {
-				case !v.Alive:
-					stand = "dead"
-				case v.Draining:
-					stand = "draining"
-				}
-				fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%s\t%s\n", v.ID, stand, v.Sessions, v.Online, v.Capacity, a.ago(v.Since), dash(v.Version))
-			}
-			return w.Flush()
-		},
-	}
-	return a.clientCommand(cmd)
 }

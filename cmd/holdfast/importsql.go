@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"strings"
 	"text/tabwriter"
@@ -15,7 +14,6 @@ import (
 	"github.com/holdfast-wa/holdfast/state"
 	"github.com/holdfast-wa/holdfast/state/device"
 	"github.com/holdfast-wa/holdfast/state/journal"
-	"github.com/holdfast-wa/holdfast/worker/lease"
 )
 
 // Imported is one device that was taken over.
@@ -56,7 +54,7 @@ func (a *app) importCommand() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&as, "as", "", "name of the session; with several devices -2, -3 … follow it (imported)")
 	cmd.Flags().StringVar(&only, "jid", "", "take over this device alone, such as 491700000001:12@s.whatsapp.net")
-	settingFlags(cmd, []string{"data-dir", "state", "vault", "master-key"})
+	settingFlags(cmd, storeSettings)
 	a.jsonFlag(cmd)
 	return cmd
 }
@@ -94,11 +92,17 @@ func importSQLStore(ctx context.Context, cfg Config, file, as, only string) ([]I
 	if len(jids) == 0 {
 		return nil, fmt.Errorf("import-sqlstore: %s: holds no such device; nothing was done", file)
 	}
-	o, err := openState(ctx, cfg, slog.New(slog.DiscardHandler))
+	o, err := openTool(ctx, cfg, alone)
 	if err != nil {
 		return nil, err
 	}
 	defer o.close()
+	t, err := joinAsTool(ctx, o.store, cfg.Takeover)
+	if err != nil {
+		return nil, fmt.Errorf("import-sqlstore: %w", err)
+	}
+	// What is imported is imported, whatever becomes of the membership.
+	defer func() { _ = t.leave() }()
 	var done []Imported
 	for i, jid := range jids {
 		name := as
@@ -108,7 +112,7 @@ func importSQLStore(ctx context.Context, cfg Config, file, as, only string) ([]I
 		if i > 0 {
 			name = fmt.Sprintf("%s-%d", name, i+1)
 		}
-		if err := importOne(ctx, o, name, file, jid); err != nil {
+		if err := importOne(ctx, o, t, name, file, jid); err != nil {
 			return done, fmt.Errorf("import-sqlstore: session %s: %w", name, err)
 		}
 		done = append(done, Imported{name, deviceNumber(jid)})
@@ -125,15 +129,12 @@ func deviceNumber(jid string) string {
 
 // importOne makes a session and fills it. One that a failed import left behind
 // is unpaired and taken again; one that is in use is left alone.
-func importOne(ctx context.Context, o *opened, name, file, jid string) error {
+func importOne(ctx context.Context, o *opened, t *tool, name, file, jid string) error {
 	if err := o.store.CreateSession(ctx, name, nil); err != nil && !errors.Is(err, state.ErrExists) {
 		return err
 	}
-	owner, err := o.store.Owner(ctx, name)
+	owner, err := t.claim(ctx, name)
 	if err != nil {
-		return err
-	}
-	if owner, err = o.store.Claim(ctx, owner, lease.NewIncarnation()); err != nil {
 		return err
 	}
 	// The other program has logged in with it: the pairing has ended.

@@ -95,8 +95,8 @@ func TestEveryCommandSaysWhatItDoes(t *testing.T) {
 	walk(root)
 	for _, path := range []string{"dev", "worker", "sim", "demo", "sessions ls", "sessions create", "sessions show", "sessions start", "sessions stop",
 		"sessions restart", "sessions disconnect", "sessions repair", "sessions restore", "sessions qr", "sessions pair-code", "sessions watch",
-		"sessions delete", "sessions verify", "sessions debug", "send", "messages ls", "messages show", "messages cancel", "workers", "explain",
-		"completion", "doctor", "healthcheck", "version"} {
+		"sessions delete", "sessions verify", "sessions debug", "send", "messages ls", "messages show", "messages cancel", "workers", "workers stopped", "drain", "admin", "explain",
+		"completion", "keys status", "keys rewrap", "keys rotate", "adopt", "doctor", "healthcheck", "version"} {
 		c, rest, err := root.Find(strings.Fields(path))
 		if err != nil || len(rest) > 0 || c.CommandPath() != "holdfast "+path {
 			t.Errorf("%s is missing: %v", path, err)

@@ -50,12 +50,12 @@ func place(v string, schemes ...string) (Place, error) {
 	return Place{scheme, path}, nil
 }
 
-var tablePrefix = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,240}$`)
+var tablePrefix = regexp.MustCompile(`^[A-Za-z0-9_.-]{3,200}$`)
 
 func parseState(c *Config, v string) (err error) {
 	c.State, err = place(v, "sqlite:PATH", "dynamodb:PREFIX")
 	if err == nil && c.State.Scheme == "dynamodb" && !tablePrefix.MatchString(c.State.Path) {
-		err = fmt.Errorf("%q is no prefix of table names; use letters, digits, dots, - and _", c.State.Path)
+		err = fmt.Errorf("%q is no prefix of table names; use 3 to 200 letters, digits, dots, - and _", c.State.Path)
 	}
 	return err
 }
@@ -66,11 +66,30 @@ func parseVault(c *Config, v string) (err error) {
 }
 
 func parseMasterKey(c *Config, v string) (err error) {
-	c.MasterKey, err = place(v, "file:PATH", "awskms:ARN")
-	if err == nil && c.MasterKey.Scheme == "awskms" && !strings.HasPrefix(c.MasterKey.Path, "arn:") {
-		err = fmt.Errorf("%q is no ARN; write awskms:arn:aws:kms:REGION:ACCOUNT:key/ID", c.MasterKey.Path)
-	}
+	c.MasterKey, err = masterKeyPlace(v)
 	return err
+}
+
+func masterKeyPlace(v string) (Place, error) {
+	p, err := place(v, "file:PATH", "awskms:ARN")
+	if err == nil && p.Scheme == "awskms" && !strings.HasPrefix(p.Path, "arn:") {
+		err = fmt.Errorf("%q is no ARN; write awskms:arn:aws:kms:REGION:ACCOUNT:key/ID", p.Path)
+	}
+	return p, err
+}
+
+func parseMasterKeysOld(c *Config, v string) error {
+	for one := range strings.SplitSeq(v, ",") {
+		p, err := masterKeyPlace(strings.TrimSpace(one))
+		if err != nil {
+			return err
+		}
+		if slices.Contains(c.MasterKeysOld, p) {
+			return fmt.Errorf("%s is listed twice; keep one", p)
+		}
+		c.MasterKeysOld = append(c.MasterKeysOld, p)
+	}
+	return nil
 }
 
 func parseListen(c *Config, v string) error {
@@ -98,6 +117,42 @@ func duration(field func(*Config) *time.Duration) func(*Config, string) error {
 			return fmt.Errorf("%q is no time above 0; write a number with a unit, such as 2s or 500ms", v)
 		}
 		*field(c) = d
+		return nil
+	}
+}
+
+// between parses a time within bounds.
+func between(least, most time.Duration, field func(*Config) *time.Duration) func(*Config, string) error {
+	return func(c *Config, v string) error {
+		d, err := time.ParseDuration(v)
+		if err != nil || d < least || d > most {
+			return fmt.Errorf("%q is no time from %v to %v; write a number with a unit, such as 2s", v, least, most)
+		}
+		*field(c) = d
+		return nil
+	}
+}
+
+// parseDrain takes auto for what fits the store.
+func parseDrain(c *Config, v string) error {
+	if v == "auto" {
+		c.Drain = 0
+		return nil
+	}
+	err := between(time.Second, drainMost, func(c *Config) *time.Duration { return &c.Drain })(c, v)
+	if err != nil {
+		return fmt.Errorf("%w, or auto", err)
+	}
+	return nil
+}
+
+// plainText parses what people and platforms call something: one line, for show.
+func plainText(field func(*Config) *string) func(*Config, string) error {
+	return func(c *Config, v string) error {
+		if len(v) > 256 || strings.ContainsFunc(v, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+			return errors.New("is too long or has control characters; write at most 256 plain characters")
+		}
+		*field(c) = v
 		return nil
 	}
 }

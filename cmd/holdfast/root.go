@@ -69,9 +69,9 @@ func (a *app) root() *cobra.Command {
 			root.AddCommand(c)
 		}
 	}
-	add("run", a.runCommand(ModeDev), a.runCommand(ModeWorker), a.simCommand(), a.demoCommand())
-	add("use", a.sessionsCommand(), a.sendCommand(), a.messagesCommand(), a.workersCommand(), a.explainCommand())
-	add("care", a.doctorCommand(), a.healthcheckCommand(), a.importCommand(), a.versionCommand(), a.completionCommand())
+	add("run", a.runCommand(ModeDev), a.runCommand(ModeWorker), a.adminCommand(), a.simCommand(), a.demoCommand())
+	add("use", a.sessionsCommand(), a.sendCommand(), a.messagesCommand(), a.workersCommand(), a.drainCommand(), a.explainCommand())
+	add("care", a.doctorCommand(), a.keysCommand(), a.adoptCommand(), a.healthcheckCommand(), a.exportCommand(), a.importFileCommand(), a.importCommand(), a.versionCommand(), a.completionCommand())
 	return root
 }
 
@@ -166,12 +166,7 @@ func onlyFlags(cmd *cobra.Command, names []string) {
 func (a *app) config(cmd *cobra.Command, only []string) (Config, error) {
 	given := layers{}
 	var faults []error
-	path := ""
-	for _, e := range a.environ {
-		if name, text, _ := strings.Cut(e, "="); name == "HOLDFAST_CONFIG" {
-			path = text
-		}
-	}
+	path := variableOf(a.environ, "HOLDFAST_CONFIG")
 	if f := cmd.Flags().Lookup("config"); f != nil && f.Changed {
 		path = f.Value.String()
 	}
@@ -185,10 +180,21 @@ func (a *app) config(cmd *cobra.Command, only []string) (Config, error) {
 	faults = append(faults, err)
 	given.over(fromFlags(cmd))
 	c, err := newConfig(given, only)
+	c.ecsMetadata = variableOf(a.environ, "ECS_CONTAINER_METADATA_URI_V4")
 	if err := errors.Join(append(faults, err)...); err != nil {
 		return c, usageError{err}
 	}
 	return c, nil
+}
+
+// variableOf is a variable's value; the last one counts where there are several.
+func variableOf(environ []string, name string) (value string) {
+	for _, e := range environ {
+		if n, text, _ := strings.Cut(e, "="); n == name {
+			value = text
+		}
+	}
+	return value
 }
 
 // fromFlags takes the settings that were given as flags.

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/holdfast-wa/holdfast/infra/adminapi"
+	"github.com/holdfast-wa/holdfast/infra/fleet"
 	"github.com/holdfast-wa/holdfast/state"
 )
 
@@ -109,9 +110,18 @@ func (a *app) printSessions(list []sessionView) error {
 	w := tabwriter.NewWriter(a.io.Out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "NAME\tSTATE\tSINCE\tCAUSE\tHEALTH\tNEXT\tOWNER")
 	for _, s := range list {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", s.Name, s.State, a.ago(s.Since), dash(string(s.Cause)), dash(string(s.Health)), a.next(s), dash(s.Owner))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", s.Name, s.State, a.ago(s.Since), dash(string(s.Cause)), dash(string(s.Health)), a.next(s), ownerWord(s))
 	}
 	return w.Flush()
+}
+
+// ownerWord is the owner for a table, with what it is where it is not alive.
+func ownerWord(s sessionView) string {
+	switch s.OwnerIs {
+	case fleet.Alive, fleet.Nobody, "":
+		return dash(s.Owner)
+	}
+	return s.Owner + " (" + string(s.OwnerIs) + ")"
 }
 
 // next says what a session waits for.
@@ -233,7 +243,7 @@ func (a *app) printSession(s sessionView) error {
 	if s.Undecryptable > 0 {
 		row("undecryptable", fmt.Sprintf("%d in 10 min", s.Undecryptable))
 	}
-	row("owner", s.Owner)
+	row("owner", ownerWord(s))
 	row("epoch", fmt.Sprint(s.Epoch))
 	return w.Flush()
 }

@@ -32,6 +32,7 @@ func settings() []setting {
 		{name: "state", fallback: "sqlite:{data}/holdfast.db", meaning: "sqlite:PATH or dynamodb:PREFIX", parse: parseState},
 		{name: "vault", fallback: "dir:{data}/vault", meaning: "dir:PATH or s3://BUCKET/PREFIX", parse: parseVault},
 		{name: "master-key", fallback: "file:{data}/master.key", meaning: "file:PATH (made at first start) or awskms:ARN", parse: parseMasterKey},
+		{name: "master-key-old", meaning: "former master keys, as a list: they open what they have wrapped until holdfast keys rewrap", parse: parseMasterKeysOld},
 		{name: "listen", fallback: "127.0.0.1:8080", meaning: "HOST:PORT of health, metrics and, in dev, the admin API", parse: parseListen},
 		{name: "api-keys", meaning: "NAME:ROLE:SHA256HEX,…; roles viewer, operator, admin", secret: true, parse: parseAPIKeys},
 		{name: "profile", fallback: "guide", meaning: "guide or gentle", parse: parseProfile},
@@ -41,6 +42,8 @@ func settings() []setting {
 		{name: "heartbeat", fallback: "2s", meaning: "how often the worker proves that it lives", parse: duration(func(c *Config) *time.Duration { return &c.Heartbeat })},
 		{name: "trust", fallback: "8s", meaning: "how long a worker trusts its ownership after its last heartbeat was sent", parse: duration(func(c *Config) *time.Duration { return &c.Trust })},
 		{name: "takeover", fallback: "12s", meaning: "how long a heartbeat must stand still before others take over", parse: duration(func(c *Config) *time.Duration { return &c.Takeover })},
+		{name: "poll", fallback: "2s", meaning: "how often sessions that nobody owns are looked for", parse: between(100*time.Millisecond, time.Minute, func(c *Config) *time.Duration { return &c.Poll })},
+		{name: "drain", fallback: "auto", meaning: "how long a worker that ends may take to give its sessions away, or auto: 7s with sqlite, 90s with dynamodb", parse: parseDrain},
 		{name: "login-rate", fallback: "20", meaning: "logins a second that the worker makes at most", parse: parseLoginRate},
 		{name: "login-burst", fallback: "100", meaning: "logins at once, when none were made for a while", parse: parseLoginBurst},
 		{name: "device-name", fallback: "macOS", meaning: "how the phone lists this companion", parse: parseDeviceName},
@@ -55,6 +58,8 @@ func settings() []setting {
 		{name: "aws-endpoint-dynamodb", meaning: "URL of a stand-in for DynamoDB", parse: awsEndpoint("dynamodb")},
 		{name: "aws-endpoint-s3", meaning: "URL of a stand-in for S3", parse: awsEndpoint("s3")},
 		{name: "aws-endpoint-kms", meaning: "URL of a stand-in for KMS", parse: awsEndpoint("kms")},
+		{name: "deployment", meaning: "revision that this process belongs to: sessions move to the one that started last; by itself that of the ECS task, else the version", parse: plainText(func(c *Config) *string { return &c.Deployment })},
+		{name: "task", meaning: "what the platform calls this process; by itself the ARN of the ECS task", parse: plainText(func(c *Config) *string { return &c.Task })},
 		{name: "log-level", fallback: "info", meaning: "debug, info, warn or error", parse: parseLogLevel},
 		{name: "log-format", fallback: "auto", meaning: "text, json, or auto: text on a terminal", parse: parseLogFormat},
 
@@ -67,6 +72,10 @@ func settings() []setting {
 
 // clientSettings are those that commands talking to the admin API look at.
 var clientSettings = []string{"url", "api-key", "api-key-file", "data-dir", "listen"}
+
+// storeSettings are those that commands working on the store itself look at.
+var storeSettings = []string{"data-dir", "state", "vault", "master-key", "master-key-old", "takeover", "quarantine",
+	"aws-endpoint-dynamodb", "aws-endpoint-s3", "aws-endpoint-kms"}
 
 // workerSettings are all the others and what both use.
 func workerSettings() []string {

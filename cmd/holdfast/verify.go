@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"log/slog"
 
 	"github.com/spf13/cobra"
 
@@ -32,7 +31,7 @@ type VerifyFinding struct {
 func (a *app) verifyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "verify [SESSION]",
-		Short: "Read and open everything that is kept of a session, or of all; holdfast must be stopped",
+		Short: "Read and open everything that is kept of a session, or of all; on a SQLite file holdfast must be stopped",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 1 {
 				return fmt.Errorf("%s: takes one session or none and has %d arguments; run it once for each", path(cmd), len(args))
@@ -51,19 +50,19 @@ func (a *app) verifyCommand() *cobra.Command {
 			return a.printVerified(found)
 		},
 	}
-	settingFlags(cmd, []string{"data-dir", "state", "vault", "master-key"})
+	settingFlags(cmd, storeSettings)
 	a.jsonFlag(cmd)
 	return cmd
 }
 
 // verify looks through the named sessions, or all, on the store itself. It
-// takes the lock of the data folder: opening the vault tidies up behind writers
-// that were killed, which must not meet one that lives.
+// takes the lock of a data folder with a SQLite file. On another store workers may
+// run meanwhile: what they have just changed may then be told of as damaged.
 func verify(ctx context.Context, cfg Config, names []string) ([]Verified, error) {
 	if info := sealedAlready(cfg); cfg.State.Scheme == "sqlite" && info == "" {
 		return nil, fmt.Errorf("verify: %s is not there or is empty; check --data-dir and --state", cfg.State.Path)
 	}
-	o, err := openState(ctx, cfg, slog.New(slog.DiscardHandler))
+	o, err := openTool(ctx, cfg, alone)
 	if err != nil {
 		return nil, err
 	}
@@ -88,9 +87,17 @@ func verify(ctx context.Context, cfg Config, names []string) ([]Verified, error)
 	return all, nil
 }
 
-// verifyOne looks through one session. The journal is there for the events; it
-// writes nothing unless it is told to.
+// unwritten is a store that takes writes and does nothing with them: looking must
+// not change what another process owns.
+type unwritten struct{ state.Store }
+
+func (unwritten) Commit(context.Context, state.Fence, string, []state.Write) error { return nil }
+
+func (unwritten) Update(context.Context, state.Partition, []state.Write) error { return nil }
+
+// verifyOne looks through one session. The journal is there for the events.
 func verifyOne(ctx context.Context, c device.Config, fleet *seal.Keyset) ([]device.Finding, error) {
+	c.Store = unwritten{c.Store}
 	owner, err := c.Store.Owner(ctx, c.Session)
 	if err != nil {
 		return nil, err

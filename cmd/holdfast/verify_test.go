@@ -9,6 +9,7 @@ import (
 
 	"github.com/holdfast-wa/holdfast/state"
 	"github.com/holdfast-wa/holdfast/state/sqlite"
+	"github.com/holdfast-wa/holdfast/state/statetest"
 )
 
 // stored makes a data folder with one session of which there is nothing but a
@@ -16,7 +17,7 @@ import (
 func stored(t *testing.T, writes ...state.Write) []string {
 	t.Helper()
 	cfg := inFolder(t, t.TempDir())
-	if _, _, err := masterKey(cfg); err != nil {
+	if _, _, err := masterKey(t.Context(), cfg, func() (string, error) { return "", nil }); err != nil {
 		t.Fatal(err)
 	}
 	store, err := sqlite.Open(cfg.State.Path, sqlite.Options{})
@@ -32,10 +33,7 @@ func stored(t *testing.T, writes ...state.Write) []string {
 	if err := store.CreateSession(ctx, "shop", []state.Write{state.Put(state.KindSpec, "", spec)}); err != nil {
 		t.Fatal(err)
 	}
-	owner, err := store.Owner(ctx, "shop")
-	if err == nil {
-		owner, err = store.Claim(ctx, owner, incarnation)
-	}
+	owner, err := statetest.Take(ctx, store, "shop", incarnation)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,12 +76,12 @@ func TestVerifyLeavesARunningWorkerAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, err := openDataDir(cfg)
+	d, err := openDataDir(cfg, shared)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer d.close()
-	if r := drive(t, environ, "sessions", "verify"); r.code != exitFailed || !strings.Contains(r.err, "is using it; stop that one") {
+	if r := drive(t, environ, "sessions", "verify"); r.code != exitFailed || !strings.Contains(r.err, "is using it; stop that one first") {
 		t.Errorf("exit code %d: %s%s", r.code, r.out, r.err)
 	}
 }

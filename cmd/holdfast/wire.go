@@ -18,13 +18,8 @@ import (
 
 	"github.com/holdfast-wa/holdfast/infra/adminapi"
 	"github.com/holdfast-wa/holdfast/state"
-	"github.com/holdfast-wa/holdfast/state/seal"
-	"github.com/holdfast-wa/holdfast/state/sqlite"
-	"github.com/holdfast-wa/holdfast/state/vault"
 	"github.com/holdfast-wa/holdfast/worker"
-	"github.com/holdfast-wa/holdfast/worker/crash"
 	"github.com/holdfast-wa/holdfast/worker/deliver"
-	"github.com/holdfast-wa/holdfast/worker/lease"
 	"github.com/holdfast-wa/holdfast/worker/whatsapp"
 )
 
@@ -40,72 +35,8 @@ const (
 // defaultSession is made by dev at its first start.
 const defaultSession = "default"
 
-const (
-	// drainWithin is how long sessions may take to end; with what follows it a
-	// process ends within 10 s of SIGTERM.
-	drainWithin = 7 * time.Second
-	// httpWithin is how long requests may take to end after that.
-	httpWithin = time.Second
-)
-
-// opened is what a worker process has opened; close undoes it in reverse.
-type opened struct {
-	dir    *dataDir
-	store  *sqlite.Store
-	vault  *vault.Dir
-	master seal.Master
-	keyset *seal.Keyset
-	svc    *whatsapp.Service
-	closed []func()
-}
-
-func (o *opened) later(f func()) { o.closed = append(o.closed, f) }
-
-func (o *opened) close() {
-	for i := len(o.closed) - 1; i >= 0; i-- {
-		o.closed[i]()
-	}
-}
-
-// openState opens the data folder, the store, the vault and the keys. Each
-// error names what it is about.
-func openState(ctx context.Context, cfg Config, log *slog.Logger) (o *opened, err error) {
-	o = &opened{}
-	defer func() {
-		if err != nil {
-			o.close()
-			o = nil
-		}
-	}()
-	if cfg.State.Scheme != "sqlite" {
-		return o, notInThisBuild("state", cfg.State, "sqlite:PATH")
-	}
-	if cfg.Vault.Scheme != "dir" {
-		return o, notInThisBuild("vault", cfg.Vault, "dir:PATH")
-	}
-	if o.dir, err = openDataDir(cfg); err != nil {
-		return o, err
-	}
-	o.later(func() { _ = o.dir.close() })
-	made := false
-	if o.master, made, err = masterKey(cfg); err != nil {
-		return o, err
-	}
-	if made {
-		log.Info("master key made: keep a copy of it apart from the data, nothing can be read without it", "file", cfg.MasterKey.Path)
-	}
-	if o.store, err = sqlite.Open(cfg.State.Path, sqlite.Options{}); err != nil {
-		return o, err
-	}
-	o.later(func() { _ = o.store.Close() })
-	if o.vault, err = vault.OpenDir(cfg.Vault.Path); err != nil {
-		return o, err
-	}
-	if o.keyset, err = worker.OpenKeyset(ctx, o.store, o.master); err != nil {
-		return o, err
-	}
-	return o, nil
-}
+// httpWithin is how long requests may take to end after the sessions.
+const httpWithin = time.Second
 
 func openService(cfg Config, log *slog.Logger) (*whatsapp.Service, error) {
 	root := ""
@@ -142,14 +73,12 @@ func runWorker(ctx context.Context, cfg Config, mode Mode, io IO) error {
 	}
 	o.later(o.svc.Close)
 
-	incarnation := lease.NewIncarnation()
-	before, err := crash.Start(cfg.DataDir, incarnation)
+	here, err := newPresence(cfg.DataDir, log)
 	if err != nil {
-		log.Warn("a crash of this process could not be attributed", "error", err)
+		return err
 	}
-	if before.Panicked {
-		log.Error("the last run of this worker ended in a panic", "session", before.Session, "panic", before.Text, "report", "crash.log.old")
-	}
+	o.later(here.leave)
+	here.tellDeaths(ctx, o.store)
 	keys := cfg.APIKeys
 	if mode == ModeDev {
 		key, err := devKey(cfg, io, log)
@@ -170,24 +99,26 @@ func runWorker(ctx context.Context, cfg Config, mode Mode, io IO) error {
 	o.later(poster.Close)
 	w, err := worker.New(worker.Config{
 		Store: worker.Measured(o.store, metrics), Vault: o.vault, Master: o.master, Keyset: o.keyset,
-		Service: o.svc, Settings: cfg.Policy, Incarnation: incarnation,
-		Capacity: capacity(cfg), LoginRate: cfg.LoginRate, LoginBurst: cfg.LoginBurst, Drain: drainWithin,
-		NDJSON:  eventsOut(cfg, mode, io, log, stop),
-		Poster:  poster,
-		Webhook: worker.Webhook{URL: cfg.WebhookURL, Secret: cfg.WebhookSecret.Reveal()},
-		Before:  before, PairAtStart: mode == ModeDev, ShowQR: terminalQR(mode, io),
+		Service: o.svc, Settings: cfg.Policy,
+		Heartbeat: cfg.Heartbeat, Trust: cfg.Trust, Takeover: cfg.Takeover, Poll: cfg.Poll,
+		Info: memberInfo(ctx, cfg, log), Gone: here.gone, Joined: here.joined, Probe: o.ready,
+		Capacity: capacity(cfg), LoginRate: cfg.LoginRate, LoginBurst: cfg.LoginBurst, Drain: cfg.Drain,
+		NDJSON:      eventsOut(cfg, mode, io, log, stop),
+		Poster:      poster,
+		Webhook:     worker.Webhook{URL: cfg.WebhookURL, Secret: cfg.WebhookSecret.Reveal()},
+		PairAtStart: mode == ModeDev, ShowQR: terminalQR(mode, io),
 		Changed: bell.Ring, Metrics: metrics, Log: log,
 	})
 	if err != nil {
 		return err
 	}
-	metrics.Scheduled(func() int { return snapshot(w, incarnation, time.Now()).ScheduledMessages })
+	metrics.Scheduled(func() int { return snapshot(w, time.Now()).ScheduledMessages })
 	server := &http.Server{
-		Handler:           routes(cfg, mode, o, w, keys, bell, metrics, incarnation, log),
+		Handler:           routes(cfg, mode, o, w, keys, bell, metrics, log),
 		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
-	log.Info("worker started", "mode", mode, "worker", incarnation, "version", buildVersion().Version,
+	log.Info("worker started", "mode", mode, "version", buildVersion().Version,
 		"listen", listener.Addr().String(), "whatsapp", o.svc.Host(), "state", cfg.State.String(), "profile", cfg.Profile)
 
 	var both errgroup.Group
@@ -198,7 +129,18 @@ func runWorker(ctx context.Context, cfg Config, mode Mode, io IO) error {
 		}
 		return nil
 	})
+	ended := make(chan struct{})
 	both.Go(func() error {
+		select {
+		case err := <-o.failed: // of a store that is not what it was
+			stop()
+			return err
+		case <-ended:
+			return nil
+		}
+	})
+	both.Go(func() error {
+		defer close(ended)
 		err := w.Run(ctx)
 		shut, cancel := context.WithTimeout(context.Background(), httpWithin)
 		defer cancel()
@@ -298,7 +240,7 @@ func terminalQR(mode Mode, io IO) func(session, code string, until time.Time) {
 
 // routes is the worker's listener: health and metrics, and in dev the API.
 func routes(cfg Config, mode Mode, o *opened, w *worker.Worker, keys []adminapi.Key, bell *adminapi.Bell,
-	metrics *worker.Metrics, incarnation string, log *slog.Logger) http.Handler {
+	metrics *worker.Metrics, log *slog.Logger) http.Handler {
 	version, since := buildVersion().Version, time.Now()
 	api := adminapi.New(adminapi.Config{
 		Store: o.store, Fleet: o.keyset, Keys: keys, Nudge: w.Nudge, Bell: bell,
@@ -308,11 +250,14 @@ func routes(cfg Config, mode Mode, o *opened, w *worker.Worker, keys []adminapi.
 			live.Status.Health = live.Health
 			return live.Status, ok
 		},
-		Alive: func(id string) bool { return id == incarnation },
+		Alive: func(id string) bool { return id == w.Incarnation() && w.TrustLeft() > 0 },
 		Workers: func(context.Context) ([]adminapi.Worker, error) {
 			sessions := w.Sessions()
-			me := adminapi.Worker{ID: incarnation, Version: version, Alive: true, Draining: w.Draining(),
+			me := adminapi.Worker{ID: w.Incarnation(), Version: version, Alive: w.TrustLeft() > 0, Draining: w.Draining(),
 				Since: since.UTC(), SeenAt: time.Now().UTC(), Sessions: len(sessions), Capacity: capacity(cfg)}
+			if me.ID == "" {
+				return nil, nil // it has not joined yet
+			}
 			for _, s := range sessions {
 				if s.State == state.Online {
 					me.Online++
@@ -325,7 +270,7 @@ func routes(cfg Config, mode Mode, o *opened, w *worker.Worker, keys []adminapi.
 	})
 	mux := http.NewServeMux()
 	mux.Handle("/", adminapi.Health(adminapi.HealthConfig{
-		Snapshot: func() adminapi.Snapshot { return snapshot(w, incarnation, since) },
+		Snapshot: func() adminapi.Snapshot { return snapshot(w, since) },
 		Metrics:  promhttp.HandlerFor(metrics.Registry, promhttp.HandlerOpts{}),
 		Version:  version, API: api, OpenQR: mode == ModeDev && onLoopback(cfg.Listen),
 	}))
@@ -336,8 +281,8 @@ func routes(cfg Config, mode Mode, o *opened, w *worker.Worker, keys []adminapi.
 }
 
 // snapshot is what the worker's own health routes tell.
-func snapshot(w *worker.Worker, incarnation string, since time.Time) adminapi.Snapshot {
-	s := adminapi.Snapshot{Worker: incarnation, Since: since}
+func snapshot(w *worker.Worker, since time.Time) adminapi.Snapshot {
+	s := adminapi.Snapshot{Worker: w.Incarnation(), Since: since}
 	for _, e := range w.Sessions() {
 		s.Sessions = append(s.Sessions, adminapi.SessionHealth{Name: e.Name, Wanted: e.Wanted, State: e.State})
 		s.ScheduledMessages += e.Scheduled
@@ -345,9 +290,7 @@ func snapshot(w *worker.Worker, incarnation string, since time.Time) adminapi.Sn
 			s.ActiveJobs = append(s.ActiveJobs, adminapi.Job{ID: e.Name + "/" + e.Job, Kind: e.Job, Session: e.Name})
 		}
 	}
-	if w.Draining() {
-		s.NotReady = "draining"
-	}
+	s.NotReady = w.NotReady()
 	return s
 }
 
@@ -390,17 +333,31 @@ const (
 	memoryForItself  = 96 << 20
 )
 
-// capacity is how many sessions the worker takes. Without a limit of memory, as
-// on one's own machine, there is no bound: nobody else could take the rest.
-func capacity(cfg Config) int {
+// takeoverWithin is how long a worker may need to log in all that it can have:
+// what is beyond it could not be handed over within a drain either.
+const takeoverWithin = 75 * time.Second
+
+// capacity is how many sessions the worker takes: as many as its memory holds
+// and, in a fleet, as many as it can log in within takeoverWithin. On one's own
+// machine without a limit of memory there is no bound: nobody else could take the
+// rest.
+func capacity(cfg Config) int { return capacityWith(cfg, containerLimit()) }
+
+func capacityWith(cfg Config, limit int64) int {
 	if cfg.Capacity > 0 {
 		return cfg.Capacity
 	}
-	limit := containerLimit()
-	if limit <= 0 {
-		return 0
+	most := 0
+	if cfg.State.Scheme == "dynamodb" {
+		most = max(int(cfg.LoginRate*takeoverWithin.Seconds()), 1)
 	}
-	return max(int((float64(limit)*memoryShare-memoryForItself)/memoryPerSession), 1)
+	if limit > 0 {
+		held := max(int((float64(limit)*memoryShare-memoryForItself)/memoryPerSession), 1)
+		if most == 0 || held < most {
+			most = held
+		}
+	}
+	return most
 }
 
 // containerLimit is the memory limit of the cgroup in bytes, 0 for none.

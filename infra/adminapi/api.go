@@ -15,6 +15,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
+	"github.com/holdfast-wa/holdfast/infra/fleet"
 	"github.com/holdfast-wa/holdfast/state"
 	"github.com/holdfast-wa/holdfast/state/seal"
 )
@@ -45,14 +46,24 @@ type Config struct {
 	Nudge func(session string)
 	// Bell, where a worker in the same process rings it, wakes what waits.
 	Bell *Bell
-	// Workers lists the fleet. Nil: an empty list.
+	// View is the fleet as this process sees it. Nil: one over Store is made.
+	View *fleet.View
+	// Workers are those in this process, fresher than the roster has them; what is
+	// said of them takes the place of what the roster says. May be nil.
 	Workers func(context.Context) ([]Worker, error)
+	// Offline carries out what must not wait for a worker while none is alive.
+	// Nil: it waits.
+	Offline Offline
 	// Live tells what a worker in the same process knows better than the record:
 	// health, counters and the times that move fast. Nil or false: the record is
 	// shown.
 	Live func(session string) (state.Status, bool)
-	// Alive says whether an incarnation may still be at work. Nil: all are.
+	// Alive says of an incarnation in this process that it is at work, without
+	// asking the store. Nil or false: the roster is asked.
 	Alive func(incarnation string) bool
+
+	// NotReady says why no request can be served yet; empty: they can. Nil: always.
+	NotReady func() string
 
 	Version string
 	Now     func() time.Time
@@ -89,7 +100,10 @@ func New(c Config) *API {
 		c.Version = "dev"
 	}
 	if c.Alive == nil {
-		c.Alive = func(string) bool { return true }
+		c.Alive = func(string) bool { return false }
+	}
+	if c.View == nil {
+		c.View = fleet.NewView(fleet.ViewConfig{Members: c.Store, Now: c.Now})
 	}
 	if c.ValidateSettings == nil {
 		c.ValidateSettings = func(state.SessionSettings) error { return nil }
@@ -119,7 +133,8 @@ func New(c Config) *API {
 	a.pairingRoutes()
 	a.eventRoutes()
 	a.messageRoutes()
-	a.fleetRoutes()
+	a.workerRoutes()
+	a.deadLetterRoutes()
 	a.docs = docsPage(a.huma.OpenAPI())
 	a.mux.HandleFunc("GET /api/docs", a.serveDocs)
 	return a
@@ -163,6 +178,12 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		r = r.WithContext(withPrincipal(r.Context(), who))
+		if a.cfg.NotReady != nil {
+			if why := a.cfg.NotReady(); why != "" {
+				writeProblem(w, problem(CodeStoreUnavailable, "not ready yet: %s", why).after(2*time.Second))
+				return
+			}
+		}
 	}
 	if p := takeBody(w, r); p != nil {
 		writeProblem(w, p)

@@ -41,10 +41,13 @@ var routes = []struct {
 	{"POST", "/api/sessions/{name}/dead-letters/{id}/redrive", "", Operator},
 	{"GET", "/api/commands/{id}", "", Viewer},
 	{"GET", "/api/workers", "", Viewer},
+	{"POST", "/api/workers/{id}/drain", `{"wanted":true}`, Admin},
+	{"DELETE", "/api/workers/{id}/drain", "", Admin},
+	{"POST", "/api/workers/{id}/stopped", "", Admin},
 }
 
 func filled(path string) string {
-	return strings.NewReplacer("{name}", "shop", "{id}", "shop.none").Replace(path)
+	return strings.NewReplacer("{name}", "shop", "workers/{id}", "workers/w-1", "{id}", "shop.none").Replace(path)
 }
 
 func TestEachRouteIsForItsRole(t *testing.T) {
@@ -168,6 +171,12 @@ func TestBadBodiesNameTheField(t *testing.T) {
 		{"POST", "/api/sessions/shop/messages", `{"to":"4915123456789","text":"a","sendAt":"tomorrow"}`, CodeInvalid, "body.sendAt"},
 		{"POST", "/api/sessions/shop/messages", `{"to":"4915123456789","text":"` + strings.Repeat("x", 70000) + `"}`, CodeInvalid, "body.text"},
 		{"POST", "/api/sessions/shop/messages", `{"to":"4915123456789","text":"` + strings.Repeat("x", maxBody) + `"}`, CodeTooLarge, "body"},
+		{"POST", "/api/workers/w-1/drain", `{"wanted":"yes"}`, CodeInvalid, "body.wanted"},
+		{"POST", "/api/workers/w-1/drain", `{"soon":true}`, CodeInvalid, "body.soon"},
+		{"POST", "/api/workers/w_1/drain", "", CodeInvalid, "path.id"},
+		{"POST", "/api/workers/none/drain", "", CodeNotFound, ""},
+		{"DELETE", "/api/workers/none/drain", "", CodeNotFound, ""},
+		{"POST", "/api/workers/none/stopped", "", CodeNotFound, ""},
 		{"GET", "/api/commands/nonsense", "", CodeNotFound, ""},
 		{"GET", "/api/commands/shop.none", "", CodeNotFound, ""},
 		{"GET", "/api/sessions/nobody", "", CodeNotFound, ""},
@@ -247,9 +256,6 @@ func TestStoreThatIsDown(t *testing.T) {
 	}
 	for _, r := range routes {
 		got := s.ask(Admin, r.method, filled(r.path), r.body)
-		if r.path == "/api/workers" {
-			continue
-		}
 		if r.path == "/api/commands/{id}" || got.StatusCode != http.StatusServiceUnavailable {
 			wantProblem(t, got, CodeStoreUnavailable)
 		}

@@ -225,6 +225,28 @@ func (a *API) command(ctx context.Context, session, id string) (state.Command, e
 	return c, nil
 }
 
+// offlineEvery is how often a write that waits asks again whether its order is to
+// be carried out without a worker: the last one may turn out to be dead.
+const offlineEvery = 2 * time.Second
+
+// carried is ended for the order itself: what must not wait for a worker is done
+// here where none is alive.
+func (a *API) carried(ctx context.Context, c state.Command, wait time.Duration) (Command, error) {
+	if c.State.Final() || a.cfg.Offline == nil || c.Verb != state.VerbDisconnect && c.Verb != state.VerbDelete {
+		return a.ended(ctx, c, wait)
+	}
+	end := time.Now().Add(wait)
+	for {
+		a.withoutWorker(ctx, c.Session, c.Verb)
+		left := time.Until(end)
+		// Even without a wait it is read once more: it may have been done just now.
+		v, err := a.ended(ctx, c, max(min(left, offlineEvery), time.Nanosecond))
+		if err != nil || v.State.Final() || left <= offlineEvery {
+			return v, err
+		}
+	}
+}
+
 // ended waits for a command to end, at most so long, and shows it as it then
 // is. A command whose session is gone was one to delete it.
 func (a *API) ended(ctx context.Context, c state.Command, wait time.Duration) (Command, error) {

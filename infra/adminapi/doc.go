@@ -3,7 +3,8 @@
 // what an operator wants is written as the session's SPEC and as a command, and
 // the session's owner finds both there (see package state). That is why the
 // same handler serves `holdfast dev`, `holdfast admin` and the Lambda, and why
-// it works while no worker is alive.
+// it works while no worker is alive: what must not wait for one then is carried
+// out through Config.Offline (see package infra/fleet).
 //
 // # What it writes
 //
@@ -13,6 +14,9 @@
 // owner as last read, an OB record for a message, and one AUD record. Writers of
 // CMD and OB records set Rev to one more than they read and make their write
 // conditional on what they read (state.AtRev); new records have Rev 1.
+//
+// What is done to the fleet (drain, stopped) goes through state.Members, with an
+// AUD record in the fleet's partition before it.
 //
 // # Places of what is sealed
 //

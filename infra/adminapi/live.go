@@ -17,9 +17,12 @@ import (
 
 const (
 	heartbeatEvery = 15 * time.Second
-	sweepEvery     = 5 * time.Second  // looking at all sessions without a bell
-	sweepWithBell  = 30 * time.Second // and with one, for what other processes commit
-	writeTime      = 30 * time.Second // for a client to take what is written
+	// sweepEach bounds a stream of all sessions to 200 looks a second: with many
+	// sessions each is looked at more rarely, with few at every poll.
+	sweepEach     = 5 * time.Millisecond
+	sweepRarest   = 30 * time.Second
+	sweepWithBell = 30 * time.Second // where all that commits rings
+	writeTime     = 30 * time.Second // for a client to take what is written
 )
 
 // resumeSlack is how far ids of different sessions may be out of order.
@@ -95,10 +98,7 @@ func (a *API) stream(hc huma.Context, session string, role Role, kind string, fr
 	}
 	every := a.cfg.Poll
 	if session == "" {
-		every = sweepEvery
-		if a.cfg.Bell != nil {
-			every = sweepWithBell
-		}
+		every = a.sweepPause(ctx, len(from))
 	}
 	poll := time.NewTicker(every)
 	defer poll.Stop()
@@ -142,8 +142,28 @@ func (a *API) stream(hc huma.Context, session string, role Role, kind string, fr
 			if err != nil {
 				a.cfg.Log.Debug("event stream: looking again later", "error", err)
 			}
+			poll.Reset(a.sweepPause(ctx, len(look)))
 		}
 	}
+}
+
+// sweepPause is how long a stream of so many sessions waits before it looks at
+// all of them again.
+func (a *API) sweepPause(ctx context.Context, sessions int) time.Duration {
+	pause := min(max(time.Duration(sessions)*sweepEach, a.cfg.Poll), sweepRarest)
+	if a.cfg.Bell == nil {
+		return pause
+	}
+	sight, err := a.cfg.View.Read(ctx)
+	if err != nil {
+		return pause
+	}
+	for _, m := range sight.Members {
+		if !m.Dead && !a.cfg.Alive(m.Incarnation) {
+			return pause // it works in another process, where no bell rings
+		}
+	}
+	return sweepWithBell
 }
 
 // streamNew writes a session's new events. False: the client is gone.

@@ -135,7 +135,7 @@ func (a *API) noQR(ctx context.Context, name string) error {
 		return err
 	}
 	left := a.cooling(&s)
-	switch shown := a.shown(s); {
+	switch shown := a.shown(s, a.standing(ctx, s.owner.Incarnation)); {
 	case left > 0:
 		return problem(CodeNoQR, "no QR of %q is shown: it cools down after %s; wait, or repair with force", name, s.status.Cause).after(left)
 	case s.spec.Wanted != state.WantRunning:

@@ -41,6 +41,8 @@ const (
 	CodeNothingToRestore    Code = "nothing_to_restore"
 	CodeNotCancellable      Code = "not_cancellable"
 	CodeManySessions        Code = "many_sessions"
+	CodeWorkerDead          Code = "worker_dead"
+	CodeWorkerAlive         Code = "worker_alive"
 	CodeStoreUnavailable    Code = "store_unavailable"
 	CodeCorrupt             Code = "corrupt_record"
 	CodeInternal            Code = "internal"
@@ -73,6 +75,8 @@ var problems = map[Code]struct {
 	CodeNothingToRestore:    {http.StatusConflict, "There are no credentials to restore"},
 	CodeNotCancellable:      {http.StatusConflict, "The message cannot be cancelled any more"},
 	CodeManySessions:        {http.StatusConflict, "This route is for a worker of one session"},
+	CodeWorkerDead:          {http.StatusConflict, "The worker is dead"},
+	CodeWorkerAlive:         {http.StatusConflict, "The worker is alive"},
 	CodeStoreUnavailable:    {http.StatusServiceUnavailable, "The state store does not answer"},
 	CodeCorrupt:             {http.StatusInternalServerError, "A stored record cannot be read"},
 	CodeInternal:            {http.StatusInternalServerError, "Something went wrong here"},

@@ -319,7 +319,7 @@ func (a *API) removeUnreadable(ctx context.Context, name string, wait time.Durat
 		return nil, err
 	}
 	a.told(name)
-	v, err := a.ended(ctx, c, wait)
+	v, err := a.carried(ctx, c, wait)
 	return &commandOutput{Status: http.StatusAccepted, Body: v}, err
 }
 
@@ -358,6 +358,6 @@ func (a *API) remove(ctx context.Context, in *removeInput) (*commandOutput, erro
 	if err != nil {
 		return nil, err
 	}
-	v, err := a.ended(ctx, c, wait)
+	v, err := a.carried(ctx, c, wait)
 	return &commandOutput{Status: http.StatusAccepted, Body: v}, err
 }

@@ -349,13 +349,6 @@ func TestDamagedRecordsAreNamed(t *testing.T) {
 	}
 }
 
-func TestWorkers(t *testing.T) {
-	s := newStage(t)
-	if got := want[WorkerList](t, s.ask(Viewer, "GET", "/api/workers", ""), 200); len(got.Workers) != 1 || got.Workers[0].ID != "w-1" {
-		t.Errorf("workers %+v", got)
-	}
-}
-
 func TestSpan(t *testing.T) {
 	now := time.Date(2026, 5, 6, 12, 30, 0, 0, time.UTC)
 	hour := func(ago, up int, n int) state.HourTally {

@@ -16,9 +16,11 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/holdfast-wa/holdfast/infra/fleet"
 	"github.com/holdfast-wa/holdfast/state"
 	"github.com/holdfast-wa/holdfast/state/memory"
 	"github.com/holdfast-wa/holdfast/state/seal"
+	"github.com/holdfast-wa/holdfast/state/statetest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -60,11 +62,11 @@ func secretOf(r Role) string { return r.String() + "-key" }
 
 func newStage(t testing.TB) *stage {
 	t.Helper()
-	fleet, err := seal.NewKeyset()
+	keyset, err := seal.NewKeyset()
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &stage{t: t, fleet: fleet, bell: &Bell{}, log: &lockedBuffer{}, time: time.Date(2026, 5, 6, 7, 8, 9, 0, time.UTC)}
+	s := &stage{t: t, fleet: keyset, bell: &Bell{}, log: &lockedBuffer{}, time: time.Date(2026, 5, 6, 7, 8, 9, 0, time.UTC)}
 	s.store = memory.New(s.now)
 	var list []string
 	for _, r := range roles {
@@ -74,7 +76,7 @@ func newStage(t testing.TB) *stage {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.api = New(Config{Store: s.store, Fleet: fleet, Keys: keys, Bell: s.bell, Now: s.now, Poll: 5 * time.Millisecond,
+	s.api = New(Config{Store: s.store, Fleet: keyset, Keys: keys, View: fleet.NewView(fleet.ViewConfig{Members: s.store, MaxAge: -1, Now: s.now}), Bell: s.bell, Now: s.now, Poll: 5 * time.Millisecond,
 		Log: slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Nudge: func(name string) {
 			s.mu.Lock()
@@ -87,7 +89,6 @@ func newStage(t testing.TB) *stage {
 			}
 			return nil
 		},
-		Workers: func(context.Context) ([]Worker, error) { return []Worker{{ID: "w-1", Alive: true, Sessions: 2}}, nil },
 	})
 	return s
 }
@@ -174,11 +175,8 @@ func wantProblem(t testing.TB, r reply, code Code) Problem {
 func (s *stage) session(name string) state.Owner {
 	s.t.Helper()
 	want[ChangedSession](s.t, s.ask(Operator, "POST", "/api/sessions", `{"name":"`+name+`"}`), 201)
-	owner, err := s.store.Owner(context.Background(), name)
+	owner, err := statetest.Take(context.Background(), s.store, name, "w-1")
 	if err != nil {
-		s.t.Fatal(err)
-	}
-	if owner, err = s.store.Claim(context.Background(), owner, "w-1"); err != nil {
 		s.t.Fatal(err)
 	}
 	return owner

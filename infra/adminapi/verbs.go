@@ -98,7 +98,7 @@ func (a *API) order(ctx context.Context, in VerbParams, o order, apply change) (
 	if err != nil {
 		return nil, err
 	}
-	v, err := a.ended(ctx, c, wait)
+	v, err := a.carried(ctx, c, wait)
 	return &commandOutput{Status: http.StatusAccepted, Body: v}, err
 }
 

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/holdfast-wa/holdfast/infra/fleet"
 	"github.com/holdfast-wa/holdfast/state"
 	"github.com/holdfast-wa/holdfast/state/seal"
 )
@@ -41,8 +42,9 @@ type Session struct {
 	Undecryptable   int       `json:"undecryptable" doc:"in the last 10 minutes"`
 	LastSeq         uint64    `json:"lastSeq" doc:"of its events, when the status was written"`
 
-	Owner string `json:"owner,omitempty" doc:"the worker incarnation that has it"`
-	Epoch uint64 `json:"epoch"`
+	Owner   string         `json:"owner,omitempty" doc:"the worker incarnation that has it"`
+	OwnerIs fleet.Standing `json:"ownerIs" enum:"alive,stale,dead,unknown,nobody" doc:"what its owner is; stale: its heartbeat has not moved for long enough that others may be about to take over"`
+	Epoch   uint64         `json:"epoch" doc:"grows with each change of the owner"`
 
 	JID           string    `json:"jid,omitempty"`
 	LID           string    `json:"lid,omitempty"`
@@ -169,12 +171,28 @@ func (a *API) sealJSON(place seal.Place, v any) ([]byte, error) {
 	return a.cfg.Fleet.Seal(place, plain)
 }
 
+// standing is what the owner of a session is. A roster that cannot be read says
+// nothing against the owner.
+func (a *API) standing(ctx context.Context, owner string) fleet.Standing {
+	if owner == "" {
+		return fleet.Nobody
+	}
+	if a.cfg.Alive(owner) {
+		return fleet.Alive
+	}
+	st, err := a.cfg.View.Standing(ctx, owner)
+	if err != nil {
+		a.cfg.Log.Debug("the roster could not be read", "error", err)
+		return fleet.Alive
+	}
+	return st
+}
+
 // shown is the state to show: the stored one, or unowned where nobody alive has
 // a session that ought to run.
-func (a *API) shown(s stored) state.State {
-	alive := s.owner.Incarnation != "" && a.cfg.Alive(s.owner.Incarnation)
+func (a *API) shown(s stored, owner fleet.Standing) state.State {
 	switch {
-	case !alive && s.spec.Wanted == state.WantRunning:
+	case owner != fleet.Alive && s.spec.Wanted == state.WantRunning:
 		return state.Unowned
 	case s.known:
 		return s.status.State
@@ -203,7 +221,8 @@ func (a *API) view(ctx context.Context, s stored) Session {
 			st.FailuresInARow, st.Undecryptable = live.FailuresInARow, live.Undecryptable
 		}
 	}
-	shown := a.shown(s)
+	standing := a.standing(ctx, s.owner.Incarnation)
+	shown := a.shown(s, standing)
 	online := shown == state.Online
 	v := Session{
 		Name: s.owner.Session, Wanted: s.spec.Wanted, State: shown, Cause: st.Cause, Code: st.Code, Text: id.Text,
@@ -213,7 +232,7 @@ func (a *API) view(ctx context.Context, s stored) Session {
 		LastConnectedAt: st.LastConnectedAt, LastPongAt: st.LastPongAt, LastInboundAt: st.LastInboundAt,
 		LastActivityAt: st.LastActivityAt, LastStallAt: st.LastStallAt, ObservedAt: st.ObservedAt,
 		FailuresInARow: st.FailuresInARow, Undecryptable: st.Undecryptable, LastSeq: st.LastSeq,
-		Owner: s.owner.Incarnation, Epoch: s.owner.Epoch,
+		Owner: s.owner.Incarnation, OwnerIs: standing, Epoch: s.owner.Epoch,
 		JID: id.JID, LID: id.LID, PushName: id.PushName, Platform: id.Platform, PhoneLastSeen: id.PhoneLastSeen,
 		PhoneAbsent: st.Paired && !id.PhoneLastSeen.IsZero() && now.Sub(id.PhoneLastSeen) > 12*24*time.Hour,
 		Day:         spanOf(st, s.spec.CreatedAt, now, 24*time.Hour, online),

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -111,8 +112,37 @@ func kindOf(err error) kind {
 	return other
 }
 
+// Passing tells whether a fault may pass by itself: the service did not answer,
+// is throttling, or has a fault. All else stays until somebody does something
+// about it.
+func Passing(err error) bool {
+	switch kindOf(err) {
+	case throttled, broken, silent, unknownHost, unreachable, cancelled:
+		return true
+	}
+	return false
+}
+
 // Denied tells whether a service refused the call for want of a permission.
 func Denied(err error) bool { return kindOf(err) == denied }
+
+// refusal is how AWS words a missing permission: "User: … is not authorized to
+// perform: dynamodb:Query on resource: arn:… because …".
+var refusal = regexp.MustCompile(`not authorized to perform:? ([a-z0-9-]+:[A-Za-z0-9]+)(?: on resource:? "?([^\s"]+))?`)
+
+// Denial tells which action on which resource a service refused for want of a
+// permission, as far as it says so. Not every service names the resource.
+func Denial(err error) (action, resource string) {
+	var answer smithy.APIError
+	if kindOf(err) != denied || !errors.As(err, &answer) {
+		return "", ""
+	}
+	m := refusal.FindStringSubmatch(answer.ErrorMessage())
+	if m == nil {
+		return "", ""
+	}
+	return m[1], m[2]
+}
 
 // Advice says what would help against a fault that any service may have. need is
 // the permission that the call takes, and what for: "s3:PutObject on bucket b".

@@ -67,6 +67,52 @@ func TestAdvice(t *testing.T) {
 	}
 }
 
+func TestWhatPasses(t *testing.T) {
+	for name, c := range map[string]struct {
+		err  error
+		want bool
+	}{
+		"throttling":        {answered(400, "ThrottlingException", ""), true},
+		"a fault":           {answered(503, "", ""), true},
+		"a closed port":     {called(&net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused")}), true},
+		"a timeout":         {called(context.DeadlineExceeded), true},
+		"no such host":      {called(&net.DNSError{Err: "no such host", IsNotFound: true}), true},
+		"a permission":      {answered(403, "AccessDenied", ""), false},
+		"an expired key":    {answered(400, "ExpiredTokenException", ""), false},
+		"no such bucket":    {answered(404, "NoSuchBucket", ""), false},
+		"a wrong clock":     {answered(403, "RequestTimeTooSkewed", ""), false},
+		"something strange": {errors.New("odd"), false},
+	} {
+		if got := awsclient.Passing(c.err); got != c.want {
+			t.Errorf("%s passes: %v, want %v", name, got, c.want)
+		}
+		wrapped := fmt.Errorf("x: %w", &awsclient.Fault{Text: "y", Kind: state.ErrUnavailable, Err: c.err})
+		if got := awsclient.Passing(wrapped); got != c.want {
+			t.Errorf("%s, wrapped, passes: %v, want %v", name, got, c.want)
+		}
+	}
+}
+
+// Which permission is missing is told where the service says it.
+func TestDenial(t *testing.T) {
+	const arn = "arn:aws:dynamodb:eu-west-1:123456789012:table/wa-fleet/index/by-index"
+	for message, want := range map[string][2]string{
+		"User: arn:aws:sts::123456789012:assumed-role/worker/1 is not authorized to perform: dynamodb:Query on resource: " + arn +
+			" because no identity-based policy allows the dynamodb:Query action": {"dynamodb:Query", arn},
+		`User: x is not authorized to perform: s3:PutObject on resource: "arn:aws:s3:::b/k" because of a boundary`: {"s3:PutObject", "arn:aws:s3:::b/k"},
+		"User: x is not authorized to perform: dynamodb:ListTables":                                                {"dynamodb:ListTables", ""},
+		"Access Denied": {},
+	} {
+		action, resource := awsclient.Denial(answered(400, "AccessDeniedException", message))
+		if action != want[0] || resource != want[1] {
+			t.Errorf("%q is %q on %q", message, action, resource)
+		}
+		if action, _ := awsclient.Denial(answered(400, "ValidationException", message)); action != "" {
+			t.Errorf("another error denies %q", action)
+		}
+	}
+}
+
 func TestOneLine(t *testing.T) {
 	for in, want := range map[string]string{
 		"":                          "",

@@ -149,6 +149,11 @@ func loadCredential(ctx context.Context, vault state.Vault, p state.Partition, k
 	case err != nil:
 		return nil, fmt.Errorf("reading the credentials of %s: %w", session, err)
 	}
+	return openCredential(p, k, at, body)
+}
+
+// openCredential verifies a credential object. All errors are *StaleError.
+func openCredential(p state.Partition, k *seal.Keyset, at state.ObjectPointer, body []byte) (*credential, error) {
 	if at.KeysetID != k.ID() {
 		return nil, &StaleError{"the object is of another keyset than the session's", state.ErrCorrupt}
 	}
@@ -193,7 +198,7 @@ func (d *Device) putDevice(ctx context.Context, dev *store.Device) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	k := d.ring.Load()
-	wrapped, err := k.Wrap(ctx, d.cfg.Master, d.partition)
+	wrapped, err := k.Wrap(ctx, d.master(), d.partition)
 	if err != nil {
 		return err
 	}

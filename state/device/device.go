@@ -77,6 +77,10 @@ type Config struct {
 	Master  seal.Master
 	Session string
 
+	// Prepared is what Prepare has loaded, if anything; nil: nothing. Open takes
+	// it, whatever it can do with it.
+	Prepared *Prepared
+
 	// CacheBytes bounds the cache of records; it is filled as needed. Default
 	// 256 KiB.
 	CacheBytes int
@@ -142,6 +146,7 @@ type Device struct {
 	established atomic.Bool // the pairing has ended: credentials are worth a quarantine
 	retiredSet  string      // keyset id of what this Device quarantined
 	ring        atomic.Pointer[ring]
+	wrapper     atomic.Pointer[wrapper]
 
 	poisoned atomic.Pointer[PoisonedError]
 	retired  atomic.Bool
@@ -184,6 +189,9 @@ type StaleError struct {
 }
 
 func (e *StaleError) Error() string {
+	if errors.Is(e.Err, ErrMoved) || errors.Is(e.Err, ErrHalfImported) {
+		return fmt.Sprintf("credentials: %s: %v", e.Reason, e.Err)
+	}
 	return fmt.Sprintf("credentials: %s: %v; restore the missing part from its backup, or disconnect the session and pair it again", e.Reason, e.Err)
 }
 
@@ -201,38 +209,45 @@ func Open(ctx context.Context, cfg Config) (*Device, error) {
 	}
 	d := &Device{cfg: cfg, partition: state.OfSession(cfg.Session), life: newGate(), survivable: newGate()}
 	d.cache.limit = cfg.CacheBytes
+	d.wrapper.Store(&wrapper{cfg.Master})
 	meta, _, err := readMeta(ctx, cfg.Store, d.partition)
 	if err != nil {
+		cfg.Prepared.Discard()
 		if errors.Is(err, state.ErrCorrupt) {
 			return d.stale("the session's META record cannot be read", err)
 		}
 		return nil, err
 	}
+	if err := away(meta); err != nil {
+		cfg.Prepared.Discard()
+		return d.stale(err.Reason, err.Err)
+	}
+	k, c, ready := cfg.Prepared.take(cfg.Session, meta)
 	if meta.Credential == nil {
 		if err := d.renew(); err != nil {
 			return nil, err
 		}
 		return d, nil
 	}
-	k, err := seal.Unwrap(ctx, cfg.Master, d.partition, meta.Keyset)
-	if err != nil {
-		if errors.Is(err, state.ErrCorrupt) {
-			return d.stale("the keyset cannot be unwrapped", err)
+	if !ready {
+		k, c, err = loadKeys(ctx, cfg.Vault, cfg.Master, d.partition, meta)
+		if k != nil {
+			d.ring.Store(newRing(k, true))
 		}
-		return nil, fmt.Errorf("unwrapping the keyset of %s: %w", cfg.Session, err)
-	}
-	d.ring.Store(newRing(k, true))
-	c, err := loadCredential(ctx, cfg.Vault, d.partition, k, *meta.Credential)
-	if err != nil {
 		if stale := (*StaleError)(nil); errors.As(err, &stale) {
 			return d.stale(stale.Reason, stale.Err)
+		} else if err != nil {
+			return nil, err
 		}
-		return nil, err
 	}
+	d.ring.Store(newRing(k, true))
 	d.library = c.device()
 	d.attach(d.library)
 	d.paired.Store(true)
 	d.established.Store(true)
+	if id, _, err := seal.WrappedWith(meta.Keyset); err == nil && id != cfg.Master.ID() {
+		return d.rewrapped(ctx)
+	}
 	return d, nil
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/holdfast-wa/holdfast/state/device"
 	"github.com/holdfast-wa/holdfast/state/journal"
 	"github.com/holdfast-wa/holdfast/state/memory"
+	"github.com/holdfast-wa/holdfast/state/statetest"
 	"github.com/holdfast-wa/holdfast/state/statetest/libtest"
 )
 
@@ -35,9 +36,7 @@ func idle(t testing.TB, n int) uint64 {
 	for i := range n {
 		name := fmt.Sprint("s", i)
 		must(t, s.CreateSession(ctx, name, nil))
-		owner, err := s.Owner(ctx, name)
-		must(t, err)
-		owner, err = s.Claim(ctx, owner, "w")
+		owner, err := statetest.Take(ctx, s, name, "w")
 		must(t, err)
 		j, err := journal.Open(ctx, journal.Config{Store: s, Fence: owner.Fence(), Fleet: w.fleet, Sinks: w.sinks})
 		must(t, err)

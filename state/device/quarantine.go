@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/holdfast-wa/holdfast/state"
@@ -24,7 +25,7 @@ var deviceKinds = []state.Kind{state.KindDevice, state.KindSignal, state.KindPre
 
 // readMeta reads a session's META record and the condition that it has not
 // changed since; an empty one if there is none.
-func readMeta(ctx context.Context, store state.Store, p state.Partition) (state.Meta, metaAt, error) {
+func readMeta(ctx context.Context, store state.Records, p state.Partition) (state.Meta, metaAt, error) {
 	r, err := store.Get(ctx, p, state.Key{Kind: state.KindMeta})
 	if errors.Is(err, state.ErrNotFound) {
 		return state.Meta{V: state.Format}, metaAt{}, nil
@@ -91,7 +92,7 @@ func (d *Device) updateMeta(ctx context.Context, extra *journal.Batch, change fu
 // seals.
 func (d *Device) storeRing(ctx context.Context) error {
 	k := d.ring.Load()
-	wrapped, err := k.Wrap(ctx, d.cfg.Master, d.partition)
+	wrapped, err := k.Wrap(ctx, d.master(), d.partition)
 	if err != nil {
 		return err
 	}
@@ -164,6 +165,10 @@ func (d *Device) Destroy(ctx context.Context, extra journal.Batch) error {
 	d.retired.Store(true)
 	err := d.updateMeta(ctx, &extra, func(m *state.Meta) error {
 		m.Credential, m.Keyset, m.KeysetID, m.Quarantined = nil, nil, "", nil
+		m.Moved = nil // given up here, wherever it lives
+		if m.Imported != nil && !m.Imported.Done {
+			m.Imported = nil
+		}
 		return nil
 	})
 	if err != nil {
@@ -173,7 +178,7 @@ func (d *Device) Destroy(ctx context.Context, extra journal.Batch) error {
 	d.cache.clear()
 	names, err := d.cfg.Vault.ListObjects(ctx, d.cfg.Session)
 	for _, name := range names {
-		if err == nil {
+		if err == nil && !strings.HasPrefix(name, state.LargeEventPrefix) { // of events that are still to be delivered
 			err = d.cfg.Vault.DeleteObject(ctx, d.cfg.Session, name, "")
 		}
 	}
@@ -242,18 +247,22 @@ func (d *Device) Fresh() error {
 
 // Restore makes the newest quarantined credentials that have not expired the
 // session's again. ErrPaired if it has others, ErrNothingToRestore if there are
-// none. A Device that is open must be opened anew.
+// none, ErrMoved if they were exported: those come back with TakeBack alone. A
+// Device that is open must be opened anew.
 func Restore(ctx context.Context, cfg Config) error {
 	if err := cfg.fill(); err != nil {
 		return err
 	}
 	return updateMeta(ctx, cfg, nil, func(m *state.Meta) error {
+		if err := away(*m); err != nil {
+			return err
+		}
 		if m.Credential != nil {
 			return ErrPaired
 		}
 		best := -1
 		for i, q := range m.Quarantined {
-			if q.Until.After(cfg.Now()) && (best < 0 || q.At.After(m.Quarantined[best].At)) {
+			if q.Cause != state.CauseMoved && q.Cause != state.CauseStaleCredentials && q.Until.After(cfg.Now()) && (best < 0 || q.At.After(m.Quarantined[best].At)) {
 				best = i
 			}
 		}

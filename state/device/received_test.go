@@ -467,6 +467,103 @@ func TestGroupFanOut(t *testing.T) {
 	}
 }
 
+// TestGroupOfAThousand dies at each commit of a fan-out to 1,000 members, before
+// and after it takes effect. The frame leaves only when all ratchets are durable;
+// after a death before that the next owner has for each member the old ratchet or
+// the new one, sends again, and then has the new ones.
+func TestGroupOfAThousand(t *testing.T) {
+	const members = 1000
+	var addresses []string
+	for i := range members {
+		addresses = append(addresses, fmt.Sprintf("%d_1:0", i))
+	}
+	ratchets := func(name string) map[string][]byte {
+		all := make(map[string][]byte, members)
+		for _, a := range addresses {
+			all[a] = []byte(strings.Repeat(name, 2000))
+		}
+		return all
+	}
+	send := func(d *device.Device, name string) error {
+		dev := d.Library()
+		ctx, done := d.Sending(context.Background())
+		defer done()
+		if err := dev.SenderKeys.PutSenderKey(ctx, "g@g.us", "9_1:7", []byte(name)); err != nil {
+			return err
+		}
+		if _, err := dev.Sessions.GetManySessions(ctx, addresses); err != nil {
+			return err
+		}
+		for _, a := range addresses {
+			if err := dev.Identities.PutIdentity(ctx, a, [32]byte{1}); err != nil {
+				return err
+			}
+		}
+		if err := dev.Sessions.PutManySessions(ctx, ratchets(name)); err != nil {
+			return err
+		}
+		return d.BeforeSend("message")
+	}
+	durable := func(t *testing.T, d *device.Device, name string) (n int) {
+		t.Helper()
+		ctx, done := d.Sending(context.Background())
+		defer done()
+		all, err := d.Library().Sessions.GetManySessions(ctx, addresses)
+		must(t, err)
+		for _, a := range addresses {
+			switch string(all[a][:1]) {
+			case name:
+				n++
+			case "o":
+			default:
+				t.Fatalf("%s has the ratchet %q", a, all[a][:1])
+			}
+		}
+		return n
+	}
+	for _, after := range []bool{false, true} {
+		commits := 0
+		for death := 1; ; death++ {
+			fault := statetest.Fault(memory.New(time.Now))
+			w := newWorld(t, fault)
+			d := w.paired()
+			must(t, send(d, "o"))
+			seen := 0
+			dying := func(c statetest.Call) bool {
+				if c.Method == statetest.Commit {
+					seen++
+				}
+				return c.Method == statetest.Commit && seen >= death
+			}
+			if after {
+				fault.FailAfter(dying, -1, nil)
+			} else {
+				fault.FailBefore(dying, -1, nil)
+			}
+			err := send(d, "n")
+			fault.Heal()
+			if err == nil {
+				if n := durable(t, w.open(), "n"); n != members {
+					t.Fatalf("the frame left with %d of %d ratchets durable", n, members)
+				}
+				break
+			}
+			commits++
+			wantErr(t, err, context.Canceled) // what the library takes for a connection that is gone
+			d = w.open()
+			durable(t, d, "n")
+			must(t, send(d, "n"))
+			if n := durable(t, w.open(), "n"); n != members {
+				t.Fatalf("sent again with %d of %d ratchets durable", n, members)
+			}
+		}
+		t.Logf("after its effect: %v: %d commits", after, commits)
+		if commits < members/state.MaxItems { // the identities are known already
+			t.Errorf("%d commits for %d records", commits, members+1)
+		}
+	}
+}
+
 // TestSenderKeyAlone: a frame that needs no ratchet is preceded by its sender
 // key all the same.
 func TestSenderKeyAlone(t *testing.T) {

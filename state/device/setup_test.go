@@ -3,6 +3,7 @@ package device_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"github.com/holdfast-wa/holdfast/state/journal"
 	"github.com/holdfast-wa/holdfast/state/memory"
 	"github.com/holdfast-wa/holdfast/state/seal"
+	"github.com/holdfast-wa/holdfast/state/statetest"
 	"github.com/holdfast-wa/holdfast/state/statetest/libtest"
 )
 
@@ -55,14 +57,11 @@ func newWorld(t testing.TB, store state.Store) *world {
 func (w *world) claim() *journal.Journal {
 	w.t.Helper()
 	ctx := context.Background()
-	owner, err := w.store.Owner(ctx, session)
+	owner, err := statetest.Take(ctx, w.store, session, fmt.Sprint("w-", time.Now().UnixNano()))
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	if owner, err = w.store.Claim(ctx, owner, "w-"+time.Now().Format(time.RFC3339Nano)); err != nil {
-		w.t.Fatal(err)
-	}
-	j, err := journal.Open(ctx, journal.Config{Store: w.store, Fence: owner.Fence(), Fleet: w.fleet, Now: w.now,
+	j, err := journal.Open(ctx, journal.Config{Store: w.store, Fence: owner.Fence(), Fleet: w.fleet, Vault: w.vault, Now: w.now,
 		Retry: 200 * time.Millisecond, Sinks: w.sinks,
 		Committed: func(events []state.Event) {
 			w.mu.Lock()

@@ -2,6 +2,7 @@ package device
 
 import (
 	"context"
+	"encoding/json"
 	"slices"
 	"strings"
 	"time"
@@ -44,6 +45,17 @@ func Sweep(ctx context.Context, cfg Config) error {
 	return sweepRecords(ctx, cfg, 0)
 }
 
+// Purge removes all objects of a session that does not exist any more.
+func Purge(ctx context.Context, vault state.Vault, session string) error {
+	names, err := vault.ListObjects(ctx, session)
+	for _, name := range names {
+		if err == nil {
+			err = vault.DeleteObject(ctx, session, name, "")
+		}
+	}
+	return err
+}
+
 // sweepObjects removes objects that nothing points to.
 func sweepObjects(ctx context.Context, cfg Config, now time.Time) error {
 	p := state.OfSession(cfg.Session)
@@ -51,7 +63,7 @@ func sweepObjects(ctx context.Context, cfg Config, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	var large bool
+	var large, events bool
 	var old []string
 	for _, name := range names {
 		_, stamp, _ := strings.Cut(name, "-")
@@ -61,6 +73,7 @@ func sweepObjects(ctx context.Context, cfg Config, now time.Time) error {
 		}
 		old = append(old, name)
 		large = large || strings.HasPrefix(name, largePrefix)
+		events = events || strings.HasPrefix(name, state.LargeEventPrefix)
 	}
 	if len(old) == 0 {
 		return nil
@@ -75,6 +88,20 @@ func sweepObjects(ctx context.Context, cfg Config, now time.Time) error {
 				pointer, err := decodePointer(r)
 				used[pointer.Name] = true
 				return err
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if events {
+		err := eachRecord(ctx, cfg.Store, p, []state.Kind{state.KindEvent, state.KindDead}, func(r state.Record) error {
+			var e struct {
+				Large *state.LargeEvent `json:"large"`
+			}
+			if json.Unmarshal(r.Value, &e) == nil && e.Large != nil {
+				used[e.Large.Name] = true
 			}
 			return nil
 		})

@@ -82,7 +82,12 @@ func Verify(ctx context.Context, cfg Config) ([]Finding, error) {
 		return nil, err
 	}
 	err = eachRecord(ctx, cfg.Store, p, []state.Kind{state.KindEvent}, func(r state.Record) error {
-		if _, err := cfg.Journal.OpenEvent(r); err != nil {
+		_, err := cfg.Journal.OpenEvent(r)
+		var stored state.StoredEvent
+		if err == nil && state.Decode(r.Value, &stored) == nil && stored.Large != nil {
+			_, err = cfg.Journal.OpenLarge(ctx, cfg.Vault, r.Key.ID, *stored.Large)
+		}
+		if err != nil {
 			return report(r.Key.String(), err)
 		}
 		return nil

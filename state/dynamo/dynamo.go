@@ -51,7 +51,8 @@ type Store struct {
 	tables     []TableDefinition
 	fleet      string // names of the tables
 	signal     string
-	region     string
+	prefix     string
+	place      string // region and endpoint, for messages
 	retryFor   time.Duration
 	now        func() time.Time
 	onCapacity func(Capacity)
@@ -101,10 +102,14 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		}),
 		idle:       func() {},
 		tables:     Tables(o.Prefix),
-		region:     cfg.Region,
+		prefix:     o.Prefix,
+		place:      "region " + cfg.Region,
 		retryFor:   o.RetryFor,
 		now:        o.Now,
 		onCapacity: o.OnCapacity,
+	}
+	if o.Endpoint != "" {
+		s.place += " at " + o.Endpoint
 	}
 	s.fleet, s.signal = s.tables[0].Name, s.tables[1].Name
 	if s.now == nil {

@@ -48,11 +48,7 @@ func owned(t *testing.T, s *dynamo.Store, name string) state.Fence {
 	if err := s.CreateSession(ctx, name, nil); err != nil {
 		t.Fatal(err)
 	}
-	o, err := s.Owner(ctx, name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	o, err = s.Claim(ctx, o, "w1")
+	o, err := statetest.Take(ctx, s, name, "w1")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -236,7 +236,8 @@ func TestLostAnswers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	lose("claim", func() (err error) { o, err = s.Claim(ctx, o, "w1"); return err })
+	lose("join", func() error { _, err := s.Join(ctx, "w1", state.MemberInfo{}); return err })
+	lose("claim", func() error { got, err := s.Claim(ctx, "w1", o); o = got[0]; return err })
 	for i := range 3 {
 		lose("update", func() error {
 			w := put(state.KindSpec, "", strconv.Itoa(i+1), when(state.AtRev(uint64(i))))

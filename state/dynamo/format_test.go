@@ -13,7 +13,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
 	"github.com/holdfast-wa/holdfast/state"
-	"github.com/holdfast-wa/holdfast/state/dynamo"
 	"github.com/holdfast-wa/holdfast/state/dynamo/dynamotest"
 )
 
@@ -37,6 +36,8 @@ func items(t *testing.T, client *dynamodb.Client, table string) []string {
 				parts = append(parts, fmt.Sprintf("%s=%q", name, v.Value))
 			case *types.AttributeValueMemberBOOL:
 				parts = append(parts, fmt.Sprintf("%s=%v", name, v.Value))
+			case *types.AttributeValueMemberSS:
+				parts = append(parts, fmt.Sprintf("%s=%v", name, slices.Sorted(slices.Values(v.Value))))
 			}
 		}
 		lines = append(lines, strings.Join(parts, " "))
@@ -77,12 +78,31 @@ func TestFormat(t *testing.T) {
 	if err := s.Update(ctx, state.Fleet, []state.Write{put(state.KindFleet, "KEYSET", "k")}); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := s.Join(ctx, "w2", state.MemberInfo{Task: "t", Version: "v1", Format: 1, Capacity: 5}); err != nil {
+		t.Fatal(err)
+	}
+	for what, err := range map[string]error{
+		"a beat":        s.Beat(ctx, "w1", state.Load{Sessions: 1}),
+		"a drain":       s.Drain(ctx, "w1", true),
+		"a declaration": s.DeclareDead(ctx, "w2", 1),
+	} {
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+	}
 	for table, want := range map[string][]string{
 		"test-fleet": {
+			"dead=true hb=1 pk=W#w2 sk=HB",
 			"epoch=1 ix=unowned#3 ord=idle owner= pk=S#idle shard=all#3 sk=OWNER",
 			"epoch=2 ix=o/w1 ord=shop owner=w1 pk=S#shop shard=all#1 sk=OWNER",
 			"epoch=4 pk=S#gone removed=true sk=OWNER",
+			`drain=true info={"format":0,"capacity":0} joined=1 pk=W#w1 sk=REG`,
+			`hb=2 load={"sessions":1,"online":0,"trust":0} pk=W#w1 sk=HB`,
+			"ids=[w1 w2] joins=2 pk=FLEET rev=4 sk=ROSTER",
+			`info={"task":"t","version":"v1","format":1,"capacity":5} joined=2 pk=W#w2 sk=REG`,
 			`ix=i/cmd/w1 ord=S#shop CMD#01J pk=S#shop rev=7 sk=CMD#01J ttl=4000000001 v="c" xp=4000000000001`,
+			"life=alive pk=W#w1 sk=LIFE",
+			"life=dead pk=W#w2 sk=LIFE",
 			`pk=FLEET rev=0 sk=F#KEYSET v="k"`,
 			`pk=S#idle sk=SESSION`,
 			`pk=S#shop rev=0 sk=STATUS v="s"`,
@@ -90,54 +110,9 @@ func TestFormat(t *testing.T) {
 		},
 		"test-signal": {`pk=S#shop rev=0 sk=SESS#x v="r"`},
 	} {
+		slices.Sort(want)
 		if got := items(t, raw(o), table); !slices.Equal(got, want) {
 			t.Errorf("%s holds\n%s\nwant\n%s", table, strings.Join(got, "\n"), strings.Join(want, "\n"))
-		}
-	}
-}
-
-// What calls cost, in units. DynamoDB Local does not count as DynamoDB does, so
-// that this is the price list, and that no call makes a request too many.
-func TestCapacity(t *testing.T) {
-	ctx := context.Background()
-	var m dynamo.Meter
-	s := dynamotest.Open(t, func(o *dynamo.Options) { o.OnCapacity = m.Add })
-	f := owned(t, s, "shop")
-	p := state.OfSession("shop")
-	kb := strings.Repeat("x", 950) // with its key and attributes less than 1 KiB
-	key := func(id string) state.Key { return state.Key{Kind: state.KindSignal, ID: id} }
-	m.Take()
-	for _, c := range []struct {
-		what, method string
-		do           func() error
-		want         dynamo.Usage
-	}{
-		{"a commit of 3 items of 1 KiB", "Commit", func() error {
-			return s.Commit(ctx, f, "t", []state.Write{put(state.KindSignal, "1", kb), put(state.KindEvent, "1", kb), put(state.KindStatus, "", kb)})
-		}, dynamo.Usage{Requests: 1, Write: 8}},
-		{"a commit of 3 items of 2 KiB", "Commit", func() error {
-			return s.Commit(ctx, f, "u", []state.Write{put(state.KindSignal, "1", kb+kb), put(state.KindEvent, "1", kb+kb), put(state.KindStatus, "", kb+kb)})
-		}, dynamo.Usage{Requests: 1, Write: 14}},
-		{"a record", "Get", func() error { _, err := s.Get(ctx, p, key("1")); return err }, dynamo.Usage{Requests: 1, Read: 1}},
-		{"two records", "GetMany", func() error {
-			_, err := s.GetMany(ctx, p, []state.Key{key("1"), {Kind: state.KindStatus}})
-			return err
-		}, dynamo.Usage{Requests: 1, Read: 2}},
-		{"a query", "Query", func() error { _, err := s.Query(ctx, p, state.Query{Kind: state.KindEvent}); return err },
-			dynamo.Usage{Requests: 1, Read: 1}},
-		{"the commands of nobody", "Indexed", func() error { _, err := s.Indexed(ctx, "cmd/w1", nil, 100); return err },
-			dynamo.Usage{Requests: 2, Read: 1}},
-		{"an update of a record", "Update", func() error { return s.Update(ctx, p, []state.Write{put(state.KindSpec, "", kb)}) },
-			dynamo.Usage{Requests: 1, Write: 4}},
-		{"the owner", "Owner", func() error { _, err := s.Owner(ctx, "shop"); return err }, dynamo.Usage{Requests: 1, Read: 1}},
-		{"the unowned sessions", "OwnedBy", func() error { _, err := s.OwnedBy(ctx, "", "", 100); return err }, dynamo.Usage{Requests: 4, Read: 2}},
-	} {
-		if err := c.do(); err != nil {
-			t.Fatalf("%s: %v", c.what, err)
-		}
-		got := m.Take()
-		if got[c.method] != c.want || len(got) != 1 {
-			t.Errorf("%s cost %+v, want %+v", c.what, got, c.want)
 		}
 	}
 }

@@ -18,14 +18,26 @@ type item = map[string]types.AttributeValue
 const (
 	pkFleet   = "FLEET"
 	pkSession = "S#" // and the session's name
+	pkWorker  = "W#" // and the incarnation
 )
 
-// Sort keys that are no record's, in every session's partition. As kinds of
-// records they are refused.
+// Sort keys that are no record's: two in every session's partition, one in the
+// fleet's. As kinds of records they are refused.
 const (
 	skOwner   = "OWNER"
 	skSession = "SESSION"
+	skRoster  = "ROSTER"
 )
+
+// Sort keys in an incarnation's partition, where there are no records.
+const (
+	skBeat = "HB"
+	skLife = "LIFE"
+	skReg  = "REG"
+)
+
+// reserved says that a kind would be the store's own.
+func reserved(k state.Kind) bool { return k == skOwner || k == skSession || k == skRoster }
 
 // maxIndex bounds the name of an index, in bytes. DynamoDB's bound of a
 // partition key is 2,048.
@@ -71,7 +83,7 @@ func storable(writes []state.Write) error {
 		switch {
 		case !utf8.ValidString(w.Key.String()) || !utf8.ValidString(w.Index):
 			return fmt.Errorf("record %q: its id or index is not UTF-8", w.Key)
-		case w.Key.Kind == skOwner || w.Key.Kind == skSession:
+		case reserved(w.Key.Kind):
 			return fmt.Errorf("record kind %s: is the store's own", w.Key.Kind)
 		case len(w.Index) > maxIndex:
 			return fmt.Errorf("%w: the index of %s has %d bytes, at most %d", state.ErrTooLarge, w.Key, len(w.Index), maxIndex)
@@ -166,6 +178,23 @@ func unsigned(it item, attribute string) (uint64, error) {
 	}
 	return strconv.ParseUint(v.Value, 10, 64)
 }
+
+// unsignedOr0 is unsigned for an attribute that may not be there.
+func unsignedOr0(it item, attribute string) (uint64, error) {
+	if it[attribute] == nil {
+		return 0, nil
+	}
+	return unsigned(it, attribute)
+}
+
+func setOf(it item, attribute string) []string {
+	if v, ok := it[attribute].(*types.AttributeValueMemberSS); ok {
+		return v.Value
+	}
+	return nil
+}
+
+func incarnationOf(it item) string { return strings.TrimPrefix(textOf(it, attrPK), pkWorker) }
 
 func isTrue(it item, attribute string) bool {
 	v, ok := it[attribute].(*types.AttributeValueMemberBOOL)

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"hash/fnv"
 	"slices"
@@ -133,33 +132,67 @@ func (s *Store) CreateSession(ctx context.Context, name string, writes []state.W
 	return refusal(err, state.OfSession(name), writes, exists)
 }
 
-// Claim implements state.Owners.
-func (s *Store) Claim(ctx context.Context, from state.Owner, to string) (state.Owner, error) {
-	if to == "" {
-		return state.Owner{}, errors.New("claim: no incarnation given: a session is given up with Release")
+// Claim implements state.Owners. Its transaction checks the LIFE item of the one
+// who claims: two that check the same item may refuse each other for a moment, so
+// that a worker had better make one claim at a time.
+func (s *Store) Claim(ctx context.Context, to string, from ...state.Owner) ([]state.Owner, error) {
+	if err := state.CheckClaims(from, to); err != nil {
+		return nil, err
 	}
-	return s.hand(ctx, "Claim", from.Fence(), to)
+	items := []types.TransactWriteItem{s.lives(to)}
+	var claimed []state.Owner
+	for _, f := range from {
+		o, put := s.gives(f.Fence(), to)
+		claimed, items = append(claimed, o), append(items, put)
+	}
+	err := s.transact(ctx, "Claim", rand.Text(), items)
+	if failed := failedAt(err); len(failed) > 0 {
+		if failed[0] == 0 {
+			return nil, isDead(to)
+		}
+		return nil, fmt.Errorf("%s: %w", from[failed[0]-1].Fence(), state.ErrFenced)
+	}
+	if err := wholly(err, to); err != nil {
+		return nil, err
+	}
+	return claimed, nil
 }
 
-// Release implements state.Owners.
-func (s *Store) Release(ctx context.Context, f state.Fence) error {
-	_, err := s.hand(ctx, "Release", f, "")
-	return err
-}
-
-// hand changes the owner. It is a transaction of one item for its token: with a
-// lost answer a plain update would find itself refused by its own success.
-func (s *Store) hand(ctx context.Context, method string, f state.Fence, to string) (state.Owner, error) {
-	o := state.Owner{Session: f.Session, Incarnation: to, Epoch: f.Epoch + 1}
-	condition, names, values := ownedBy(f)
-	err := s.transact(ctx, method, rand.Text(), []types.TransactWriteItem{{Put: &types.Put{
-		TableName: &s.fleet, Item: toOwnerItem(o),
-		ConditionExpression: &condition, ExpressionAttributeNames: names, ExpressionAttributeValues: values,
-	}}})
-	if err := refusal(err, state.OfSession(f.Session), nil, fmt.Errorf("%s: %w", f, state.ErrFenced)); err != nil {
+// HandOver implements state.Owners.
+func (s *Store) HandOver(ctx context.Context, f state.Fence, to string) (state.Owner, error) {
+	if err := state.CheckIncarnation(to); err != nil {
+		return state.Owner{}, fmt.Errorf("hand-over: %w", err)
+	}
+	o, put := s.gives(f, to)
+	err := s.transact(ctx, "HandOver", rand.Text(), []types.TransactWriteItem{put, s.lives(to)})
+	if failed := failedAt(err); len(failed) > 0 {
+		if failed[0] == 0 {
+			return state.Owner{}, fmt.Errorf("%s: %w", f, state.ErrFenced)
+		}
+		return state.Owner{}, isDead(to)
+	}
+	if err := wholly(err, to); err != nil {
 		return state.Owner{}, err
 	}
 	return o, nil
+}
+
+// Release implements state.Owners. It is a transaction of one item for its token:
+// with a lost answer a plain update would find itself refused by its own success.
+func (s *Store) Release(ctx context.Context, f state.Fence) error {
+	_, put := s.gives(f, "")
+	err := s.transact(ctx, "Release", rand.Text(), []types.TransactWriteItem{put})
+	return refusal(err, state.OfSession(f.Session), nil, fmt.Errorf("%s: %w", f, state.ErrFenced))
+}
+
+// gives changes the owner of a session, under the fence of the one before.
+func (s *Store) gives(f state.Fence, to string) (state.Owner, types.TransactWriteItem) {
+	o := state.Owner{Session: f.Session, Incarnation: to, Epoch: f.Epoch + 1}
+	condition, names, values := ownedBy(f)
+	return o, types.TransactWriteItem{Put: &types.Put{
+		TableName: &s.fleet, Item: toOwnerItem(o),
+		ConditionExpression: &condition, ExpressionAttributeNames: names, ExpressionAttributeValues: values,
+	}}
 }
 
 // OwnedBy implements state.Owners.
@@ -191,7 +224,7 @@ func sharded(prefix string) []string {
 func (s *Store) owners(ctx context.Context, method, index, attribute string, under []string, after string, limit int) ([]state.Owner, error) {
 	found, err := together(len(under), func(i int) ([]state.Owner, error) {
 		var out []state.Owner
-		err := s.indexPages(ctx, method, s.fleet, index, attribute, under[i], after, limit, func(it item) (bool, error) {
+		err := s.indexPages(ctx, method, index, attribute, under[i], after, limit, func(it item) (bool, error) {
 			o, err := fromOwnerItem(it)
 			if err == nil {
 				out = append(out, o.Owner)

@@ -1,10 +1,8 @@
 package dynamo
 
 import (
-	"cmp"
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -45,7 +43,7 @@ func (s *Store) Query(ctx context.Context, p state.Partition, q state.Query) (st
 		if key.Kind != q.Kind || !strings.HasPrefix(key.ID, q.Prefix) || q.After != "" && key.ID == q.After {
 			return true, nil
 		}
-		if sk := textOf(it, attrSK); sk == skOwner || sk == skSession {
+		if reserved(key.Kind) {
 			return true, nil
 		}
 		_, r, found, err := fromItem(it, s.now())
@@ -136,8 +134,8 @@ func (s *Store) pages(ctx context.Context, method string, in *dynamodb.QueryInpu
 	}
 }
 
-// Indexed implements state.Records. Both tables have such an index; they are
-// asked at the same time.
+// Indexed implements state.Records. Device state is in no index, and its table
+// has none.
 func (s *Store) Indexed(ctx context.Context, index string, after *state.Indexed, limit int) ([]state.Indexed, error) {
 	if index == "" || !utf8.ValidString(index) {
 		return nil, nil
@@ -148,33 +146,25 @@ func (s *Store) Indexed(ctx context.Context, index string, after *state.Indexed,
 		start = order(pk, after.Key)
 	}
 	limit = limited(limit)
-	tables := []string{s.fleet, s.signal}
-	found, err := together(len(tables), func(i int) ([]state.Indexed, error) {
-		var out []state.Indexed
-		err := s.indexPages(ctx, "Indexed", tables[i], indexByIndex, attrIndex, indexKey(index), start, limit, func(it item) (bool, error) {
-			p, r, found, err := fromItem(it, s.now())
-			if err == nil && found {
-				out = append(out, state.Indexed{Partition: p, Record: r})
-			}
-			return len(out) < limit, err
-		})
-		return out, err
+	var all []state.Indexed
+	err := s.indexPages(ctx, "Indexed", indexByIndex, attrIndex, indexKey(index), start, limit, func(it item) (bool, error) {
+		p, r, found, err := fromItem(it, s.now())
+		if err == nil && found {
+			all = append(all, state.Indexed{Partition: p, Record: r})
+		}
+		return len(all) < limit, err
 	})
 	if err != nil {
 		return nil, err
 	}
-	all := slices.Concat(found...)
-	slices.SortFunc(all, func(a, b state.Indexed) int {
-		return cmp.Or(cmp.Compare(a.Partition, b.Partition), cmp.Compare(a.Key.Kind, b.Key.Kind), cmp.Compare(a.Key.ID, b.Key.ID))
-	})
-	return all[:min(limit, len(all))], nil
+	return all, nil
 }
 
-// indexPages hands over the items under one key of an index, in order, from
-// behind start.
-func (s *Store) indexPages(ctx context.Context, method, table, index, attribute, key, start string, limit int, take func(item) (bool, error)) error {
+// indexPages hands over the items under one key of an index of the fleet's table,
+// in order, from behind start.
+func (s *Store) indexPages(ctx context.Context, method, index, attribute, key, start string, limit int, take func(item) (bool, error)) error {
 	in := &dynamodb.QueryInput{
-		TableName: &table, IndexName: &index,
+		TableName: &s.fleet, IndexName: &index,
 		KeyConditionExpression:    aws.String("#key = :key"),
 		ExpressionAttributeNames:  map[string]string{"#key": attribute},
 		ExpressionAttributeValues: item{":key": text(key)},

@@ -3,10 +3,8 @@ package dynamo_test
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -32,17 +30,6 @@ func TestGetManyInParts(t *testing.T) {
 	}
 	if err := s.Commit(ctx, f, "", writes); err != nil {
 		t.Fatal(err)
-	}
-	unprocessed := func(w *wire, r *http.Request) (*http.Response, error) {
-		body, err := io.ReadAll(r.Body)
-		if err != nil {
-			return nil, err
-		}
-		var in map[string]json.RawMessage
-		if err := json.Unmarshal(body, &in); err != nil {
-			return nil, err
-		}
-		return answer(r, 200, fmt.Sprintf(`{"Responses":{},"UnprocessedKeys":%s}`, in["RequestItems"]))
 	}
 	w.set(first(2, unprocessed))
 	found, err := s.GetMany(ctx, state.OfSession("a"), keys)
@@ -250,7 +237,7 @@ func TestLargestRecord(t *testing.T) {
 	f := owned(t, s, "a")
 	v := bytes.Repeat([]byte{0, 0xff, 'x'}, state.MaxValue/3)
 	id := strings.Repeat("😀", state.MaxKeyID/4)
-	w := state.Write{Record: state.Record{Key: state.Key{Kind: state.KindSignal, ID: id}, Value: v, Index: strings.Repeat("i", 1024)}}
+	w := state.Write{Record: state.Record{Key: state.Key{Kind: state.KindOutbox, ID: id}, Value: v, Index: strings.Repeat("i", 1024)}}
 	if err := s.Commit(ctx, f, "", []state.Write{w}); err != nil {
 		t.Fatal(err)
 	}

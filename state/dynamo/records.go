@@ -3,6 +3,8 @@ package dynamo
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
+	"slices"
 	"time"
 	"unicode/utf8"
 
@@ -20,7 +22,7 @@ const batchKeys = 100
 func (s *Store) Get(ctx context.Context, p state.Partition, key state.Key) (state.Record, error) {
 	absent := fmt.Errorf("%s of %s: %w", key, p, state.ErrNotFound)
 	pk, ok := partitionKey(p)
-	if !ok || !utf8.ValidString(key.String()) || key.Kind == skOwner || key.Kind == skSession {
+	if !ok || !utf8.ValidString(key.String()) || reserved(key.Kind) {
 		return state.Record{}, absent
 	}
 	it, err := s.getItem(ctx, "Get", s.table(key.Kind), pk, key.String())
@@ -68,7 +70,7 @@ func (s *Store) GetMany(ctx context.Context, p state.Partition, keys []state.Key
 	var asked []place
 	for _, key := range keys {
 		at := place{s.table(key.Kind), key.String()}
-		if _, twice := seen[at]; twice || !utf8.ValidString(at.sk) || key.Kind == skOwner || key.Kind == skSession {
+		if _, twice := seen[at]; twice || !utf8.ValidString(at.sk) || reserved(key.Kind) {
 			continue
 		}
 		seen[at] = struct{}{}
@@ -85,56 +87,61 @@ func (s *Store) GetMany(ctx context.Context, p state.Partition, keys []state.Key
 			ask[at.table] = k
 		}
 		asked = asked[n:]
-		got, err := s.getBatch(ctx, ask)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, got...)
-	}
-	return out, nil
-}
-
-// getBatch reads one batch. DynamoDB answers it in parts where it is over 16 MB,
-// or where capacity runs short; the clock of RetryFor starts anew with each part.
-func (s *Store) getBatch(ctx context.Context, ask map[string]types.KeysAndAttributes) ([]state.Record, error) {
-	var out []state.Record
-	for pause := time.Duration(0); len(ask) > 0; pause = min(max(shortest, 2*pause), longest) {
-		if pause > 0 {
-			if err := wait(ctx, pause); err != nil {
-				return nil, fmt.Errorf("%w: GetMany: %w", state.ErrUnavailable, err)
+		now := s.now()
+		err := s.getBatch(ctx, "GetMany", ask, func(it item) error {
+			_, r, found, err := fromItem(it, now)
+			if err == nil && found {
+				out = append(out, r)
 			}
-		}
-		var answer *dynamodb.BatchGetItemOutput
-		err := s.do(ctx, "GetMany", func(ctx context.Context) (err error) {
-			answer, err = s.client.BatchGetItem(ctx, &dynamodb.BatchGetItemInput{RequestItems: ask, ReturnConsumedCapacity: s.countCapacity()})
 			return err
 		})
 		if err != nil {
 			return nil, err
 		}
-		s.spent(Capacity{Method: "GetMany", Read: float64(countKeys(ask) - countKeys(answer.UnprocessedKeys))}, answer.ConsumedCapacity...)
-		now := s.now()
+	}
+	return out, nil
+}
+
+// getBatch hands over what is there of one batch. DynamoDB answers it in parts
+// where it is over 16 MB, or where capacity runs short; the clock of RetryFor
+// starts anew with each part.
+func (s *Store) getBatch(ctx context.Context, method string, ask map[string]types.KeysAndAttributes, take func(item) error) error {
+	for pause := time.Duration(0); len(ask) > 0; pause = min(max(shortest, 2*pause), longest) {
+		if pause > 0 {
+			if err := wait(ctx, rand.N(pause)); err != nil {
+				return fmt.Errorf("%w: %s: %w", state.ErrUnavailable, method, err)
+			}
+		}
+		var answer *dynamodb.BatchGetItemOutput
+		err := s.do(ctx, method, func(ctx context.Context) (err error) {
+			answer, err = s.client.BatchGetItem(ctx, &dynamodb.BatchGetItemInput{RequestItems: ask, ReturnConsumedCapacity: s.countCapacity()})
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		s.spent(Capacity{Method: method, Read: leastRead(ask) - leastRead(answer.UnprocessedKeys)}, answer.ConsumedCapacity...)
 		for _, items := range answer.Responses {
 			pause = 0 // it goes on
 			for _, it := range items {
-				_, r, found, err := fromItem(it, now)
-				if err != nil {
-					return nil, err
-				}
-				if found {
-					out = append(out, r)
+				if err := take(it); err != nil {
+					return err
 				}
 			}
 		}
 		ask = answer.UnprocessedKeys
 	}
-	return out, nil
+	return nil
 }
 
-func countKeys(ask map[string]types.KeysAndAttributes) int {
-	n := 0
-	for _, k := range ask {
-		n += len(k.Keys)
+// batches hands over what is there of items of the fleet's table, in no order.
+// how is how they are read.
+func (s *Store) batches(ctx context.Context, method string, keys []item, how types.KeysAndAttributes, take func(item) error) error {
+	for some := range slices.Chunk(keys, batchKeys) {
+		how.Keys = some
+		if err := s.getBatch(ctx, method, map[string]types.KeysAndAttributes{s.fleet: how}, take); err != nil {
+			return err
+		}
 	}
-	return n
+	return nil
 }

@@ -32,34 +32,63 @@ const (
 func (s *Store) do(ctx context.Context, method string, request func(context.Context) error) error {
 	bound, cancel := context.WithTimeout(ctx, s.retryFor)
 	defer cancel()
-	var last error
+	err := s.ask(bound, s.retryFor/3, request)
+	switch {
+	case err == nil || final(err):
+		return err
+	case wrong(err):
+		return fmt.Errorf("DynamoDB refuses the request: %w", short(err))
+	case errors.Is(err, errClosed) || refused(err):
+		return fmt.Errorf("%w: %s: %w", state.ErrUnavailable, method, s.explained(err))
+	case ctx.Err() != nil:
+		return fmt.Errorf("%w: %s: %w", state.ErrUnavailable, method, ctx.Err())
+	}
+	return fmt.Errorf("%w: %s: gave up after %s: %w", state.ErrUnavailable, method, s.retryFor, s.explained(err))
+}
+
+var errClosed = errors.New("the store is closed")
+
+// ask repeats a request, each time for as long as one says at most, until an
+// answer would not change any more or the context ends. It returns the last error
+// as the SDK does.
+func (s *Store) ask(ctx context.Context, one time.Duration, request func(context.Context) error) error {
+	last := ctx.Err()
 	for pause := shortest; ; pause = min(2*pause, longest) {
 		if s.closed.Load() {
-			return fmt.Errorf("%w: %s: the store is closed", state.ErrUnavailable, method)
+			return errClosed
 		}
-		if bound.Err() == nil {
-			one, stop := context.WithTimeout(bound, s.retryFor/3)
-			err := request(one)
+		if ctx.Err() == nil {
+			try, stop := context.WithTimeout(ctx, one)
+			err := request(try)
 			stop()
-			if err == nil || final(err) {
+			if err == nil || final(err) || wrong(err) || refused(err) {
 				return err
-			}
-			if wrong(err) {
-				return fmt.Errorf("DynamoDB refuses the request: %w", short(err))
-			}
-			if refused(err) {
-				return fmt.Errorf("%w: %s: %w", state.ErrUnavailable, method, s.explained(err))
 			}
 			last = err
 		}
-		if err := wait(bound, rand.N(pause)); err == nil {
-			continue
+		if wait(ctx, rand.N(pause)) != nil {
+			return last
 		}
-		if err := ctx.Err(); err != nil {
-			return fmt.Errorf("%w: %s: %w", state.ErrUnavailable, method, err)
-		}
-		return fmt.Errorf("%w: %s: gave up after %s: %w", state.ErrUnavailable, method, s.retryFor, s.explained(last))
 	}
+}
+
+// once asks a single time, for a third of RetryFor at most.
+func (s *Store) once(ctx context.Context, method string, request func(context.Context) error) error {
+	if s.closed.Load() {
+		return fmt.Errorf("%w: %s: %w", state.ErrUnavailable, method, errClosed)
+	}
+	one, stop := context.WithTimeout(ctx, s.retryFor/3)
+	defer stop()
+	err := request(one)
+	switch {
+	case err == nil || final(err):
+		return err
+	case wrong(err):
+		return fmt.Errorf("DynamoDB refuses the request: %w", short(err))
+	case ctx.Err() != nil:
+		return fmt.Errorf("%w: %s: %w", state.ErrUnavailable, method, ctx.Err())
+	}
+	return fmt.Errorf("%w: %s: %w", state.ErrUnavailable, method, s.explained(err))
 }
 
 func wait(ctx context.Context, d time.Duration) error {
@@ -74,13 +103,13 @@ func wait(ctx context.Context, d time.Duration) error {
 }
 
 // final says that an error is an answer that the caller has to interpret: a
-// transaction cancelled for one of its conditions, or a token used before.
+// condition that failed, alone or in a transaction, or a token used before.
 func final(err error) bool {
 	if cancelled := (*types.TransactionCanceledException)(nil); errors.As(err, &cancelled) {
 		return !retried(cancelled)
 	}
-	used := (*types.IdempotentParameterMismatchException)(nil)
-	return errors.As(err, &used)
+	used, failed := (*types.IdempotentParameterMismatchException)(nil), (*types.ConditionalCheckFailedException)(nil)
+	return errors.As(err, &used) || errors.As(err, &failed)
 }
 
 // Reasons for which DynamoDB cancels a transaction.
@@ -117,6 +146,16 @@ func failedAt(err error) []int {
 		}
 	}
 	return at
+}
+
+// failedItem is what stood in the way of a transaction's item whose condition
+// failed; nil if nothing was there. The item must have asked for it.
+func failedItem(err error, at int) item {
+	var cancelled *types.TransactionCanceledException
+	if !errors.As(err, &cancelled) || at >= len(cancelled.CancellationReasons) {
+		return nil
+	}
+	return cancelled.CancellationReasons[at].Item
 }
 
 // wrong says that the request itself is not as it should be: a fault of this
@@ -190,8 +229,15 @@ func (s *Store) explained(err error) error {
 	return helped(err, fmt.Sprintf("reading and writing of %s and %s", s.fleet, s.signal))
 }
 
-// helped is explained where a call needs a certain permission.
+// helped is explained where a call needs a certain permission. Where the service
+// says which one is missing, that is what it takes.
 func helped(err error, need string) error {
+	if action, resource := awsclient.Denial(err); action != "" {
+		need = action
+		if resource != "" {
+			need += " on " + resource
+		}
+	}
 	advice := awsclient.Advice(err, need)
 	if advice == "" {
 		return short(err)

@@ -27,6 +27,15 @@ const (
 	attrEpoch   = "epoch"
 	attrRemoved = "removed"
 	attrDirty   = "dirty" // removed, and not all of its records are deleted yet
+	attrBeats   = "hb"    // the heartbeat counter
+	attrDead    = "dead"  // there once the incarnation is dead
+	attrLoad    = "load"  // JSON
+	attrLife    = "life"  // alive or dead
+	attrInfo    = "info"  // JSON
+	attrJoined  = "joined"
+	attrDrain   = "drain" // there while it is wanted
+	attrIDs     = "ids"   // of all incarnations that are remembered
+	attrJoins   = "joins" // how many numbers were given to those who joined
 
 	indexByIndex = "by-index"
 	indexByShard = "by-shard"
@@ -70,7 +79,7 @@ func Tables(prefix string) []TableDefinition {
 			Indexes: indexes, TTLAttribute: attrTTL, BillingMode: "PAY_PER_REQUEST",
 		}
 	}
-	return []TableDefinition{table("fleet", byIndex, byShard), table("signal", byIndex)}
+	return []TableDefinition{table("fleet", byIndex, byShard), table("signal")}
 }
 
 // Create makes the tables that are missing and waits until they can be used, a
@@ -91,7 +100,7 @@ func (s *Store) Create(ctx context.Context) error {
 		}
 		on, err := s.ttlAttribute(ctx, d)
 		if err != nil {
-			return err
+			return fmt.Errorf("table %s: %w", d.Name, ttlUnknown(err))
 		}
 		if on == d.TTLAttribute {
 			continue

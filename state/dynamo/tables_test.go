@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
@@ -68,12 +69,15 @@ func TestCheck(t *testing.T) {
 			}
 		}
 	}
-	says("without tables", "table test-fleet: is missing in region eu-west-1;", "table test-signal: is missing")
+	says("without tables", "tables of prefix test: test-fleet and test-signal do not exist in region eu-west-1", "holdfast doctor --create-tables")
 	if err := s.Commit(ctx, state.Fence{Session: "a"}, "", nil); !errors.Is(err, state.ErrUnavailable) || !strings.Contains(err.Error(), "missing") {
 		t.Errorf("a commit without tables: %v", err)
 	}
 	if err := s.Ping(ctx); !errors.Is(err, state.ErrUnavailable) {
 		t.Errorf("a ping without tables: %v", err)
+	}
+	if _, err := s.Identity(ctx); !errors.Is(err, state.ErrUnavailable) || !strings.Contains(err.Error(), "test-fleet cannot be had: it does not exist") {
+		t.Errorf("the identity without tables: %v", err)
 	}
 
 	s1 := func(name string) types.AttributeDefinition {
@@ -130,7 +134,182 @@ func TestCheck(t *testing.T) {
 	w.set(always(rewrite(`"AttributeName":"ttl"`, `"AttributeName":"expires"`)))
 	says("with another TTL", "table test-signal: TTL is on for the attribute expires, not ttl")
 	w.set(always(refuse(400, "AccessDeniedException")))
-	says("without permission", "table test-fleet: cannot be looked at: AccessDeniedException", "allow dynamodb:DescribeTable on it for this role")
+	says("without any permission", "table test-fleet: cannot be looked at: AccessDeniedException", "allow dynamodb:DescribeTable on it for this role",
+		"table test-signal: the role may not do all that it must", "dynamodb:GetItem, dynamodb:BatchGetItem, dynamodb:Query, dynamodb:PutItem, "+
+			"dynamodb:UpdateItem, dynamodb:DeleteItem, dynamodb:ConditionCheckItem")
+}
+
+// Each permission that is missing is told by its name and its table, and trying
+// them leaves nothing behind.
+func TestCheckPermissions(t *testing.T) {
+	var o dynamo.Options
+	s, w := wired(t, func(x *dynamo.Options) { o = *x })
+	for action, c := range map[string]struct {
+		op   string
+		with []string // in the request
+	}{
+		"dynamodb:GetItem":                     {"GetItem", nil},
+		"dynamodb:BatchGetItem":                {"BatchGetItem", nil},
+		"dynamodb:PutItem":                     {"TransactWriteItems", []string{`"Put"`}},
+		"dynamodb:UpdateItem":                  {"TransactWriteItems", []string{`"Update"`}},
+		"dynamodb:DeleteItem":                  {"TransactWriteItems", []string{`"Delete"`}},
+		"dynamodb:ConditionCheckItem":          {"TransactWriteItems", []string{`"ConditionCheck"`}},
+		"dynamodb:Query on its index by-shard": {"Query", []string{"by-shard"}},
+		"dynamodb:DescribeTable":               {"DescribeTable", nil},
+		"dynamodb:DescribeTimeToLive":          {"DescribeTimeToLive", nil},
+	} {
+		w.set(func(r request) fault {
+			for _, part := range append(c.with, "test-fleet") {
+				if !strings.Contains(r.Body, part) {
+					return nil
+				}
+			}
+			if r.Op != c.op {
+				return nil
+			}
+			return refuse(400, "AccessDeniedException")
+		})
+		got := checked(t, s)
+		if !strings.HasPrefix(got, "table test-fleet: ") || !strings.Contains(got, "allow") || !strings.Contains(got, action) || strings.Contains(got, "test-signal") {
+			t.Errorf("without %s: %q", action, got)
+		}
+	}
+	w.set(nil)
+	if got := checked(t, s); got != "" {
+		t.Errorf("with all permissions: %s", got)
+	}
+	for _, table := range []string{"test-fleet", "test-signal"} {
+		if left := items(t, raw(o), table); len(left) > 0 {
+			t.Errorf("%s holds %v", table, left)
+		}
+	}
+	// Without an answer it is no verdict; with one it is.
+	w.set(func(r request) fault {
+		if r.Op == "DescribeTimeToLive" {
+			return refuse(500, "InternalServerError")
+		}
+		return nil
+	})
+	short, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+	defer cancel()
+	if err := s.Check(short); !errors.Is(err, state.ErrUnavailable) {
+		t.Errorf("a service with a fault: %v", err)
+	}
+	w.set(always(refuse(400, "AccessDeniedException")))
+	if err := s.Check(context.Background()); err == nil || errors.Is(err, state.ErrUnavailable) {
+		t.Errorf("a missing permission: %v", err)
+	}
+	// Where DynamoDB says what it is about, that is passed on.
+	w.set(always(func(_ *wire, r *http.Request) (*http.Response, error) {
+		return answer(r, 400, `{"__type":"com.amazonaws.dynamodb.v20120810#AccessDeniedException","message":"User: arn:aws:sts::1:assumed-role/x/y `+
+			`is not authorized to perform: dynamodb:ConditionCheckItem on resource: arn:aws:dynamodb:eu-west-1:1:table/test-fleet because of a policy"}`)
+	}))
+	err := s.Commit(context.Background(), state.Fence{Session: "a"}, "", nil)
+	if want := "allow dynamodb:ConditionCheckItem on arn:aws:dynamodb:eu-west-1:1:table/test-fleet for this role"; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("a commit without permission: %v", err)
+	}
+}
+
+// What is wrong with all requests is told once, and in time.
+func TestCheckOutOfReach(t *testing.T) {
+	for name, c := range map[string]struct {
+		fault  fault
+		want   string
+		passes bool
+	}{
+		"no answer":           {swallowed, "it did not answer in time; check the region", true},
+		"expired credentials": {refuse(400, "ExpiredTokenException"), "the credentials have expired; renew them", false},
+		"no such key":         {refuse(400, "UnrecognizedClientException"), "the credentials are not accepted", false},
+		"throttling":          {refuse(400, "ThrottlingException"), "the service is throttling", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, w := wired(t)
+			w.set(always(c.fault))
+			started := time.Now()
+			got := checked(t, s)
+			if !strings.Contains(got, "DynamoDB in region eu-west-1 at http") || !strings.Contains(got, c.want) || strings.Contains(got, "; table") {
+				t.Errorf("it says %q", got)
+			}
+			if took := time.Since(started); took > 10*time.Second {
+				t.Errorf("it took %s", took)
+			}
+			brief := func(call func(context.Context) error) error {
+				ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+				defer cancel()
+				return call(ctx)
+			}
+			for what, err := range map[string]error{"Reach": brief(s.Reach), "Check": brief(s.Check)} {
+				if err == nil || errors.Is(err, state.ErrUnavailable) != c.passes {
+					t.Errorf("%s: %v", what, err)
+				}
+			}
+			err := brief(func(ctx context.Context) error { _, err := s.Identity(ctx); return err })
+			if !errors.Is(err, state.ErrUnavailable) || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("the identity: %v", err)
+			}
+		})
+	}
+}
+
+// Tables that were made anew are others, whatever their names.
+func TestIdentity(t *testing.T) {
+	ctx := context.Background()
+	o := dynamotest.Options(t)
+	first, second := dynamotest.Reopen(t, o), dynamotest.Reopen(t, o)
+	if err := first.Create(ctx); err != nil {
+		t.Fatal(err)
+	}
+	identity := func(s *dynamo.Store) string {
+		t.Helper()
+		id, err := s.Identity(ctx)
+		if err != nil || id == "" || strings.Contains(id, "test") {
+			t.Fatalf("the identity is %q, %v", id, err)
+		}
+		return id
+	}
+	before := identity(first)
+	if err := first.CreateSession(ctx, "a", nil); err != nil {
+		t.Fatal(err)
+	}
+	if again := identity(second); again != before {
+		t.Errorf("the identity is %s and %s", before, again)
+	}
+	seen := map[string]bool{before: true}
+	for _, table := range []string{"test-fleet", "test-signal"} {
+		if _, err := raw(o).DeleteTable(ctx, &dynamodb.DeleteTableInput{TableName: &table}); err != nil {
+			t.Fatal(err)
+		}
+		if err := first.Create(ctx); err != nil {
+			t.Fatal(err)
+		}
+		after := identity(first)
+		if seen[after] {
+			t.Errorf("%s is another one, and the identity is still %s", table, after)
+		}
+		seen[after] = true
+	}
+
+	// AWS gives ids; DynamoDB Local does not.
+	w := &wire{next: o.HTTPClient}
+	o.HTTPClient = w
+	w.set(always(func(w *wire, r *http.Request) (*http.Response, error) {
+		resp, err := w.next.Do(r)
+		if err != nil {
+			return nil, err
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
+			return nil, err
+		}
+		named := strings.NewReplacer(`"TableName":"test-fleet"`, `"TableName":"test-fleet","TableId":"11-22"`,
+			`"TableName":"test-signal"`, `"TableName":"test-signal","TableId":"33-44"`)
+		return answer(r, resp.StatusCode, named.Replace(string(body)))
+	}))
+	if id := identity(dynamotest.Reopen(t, o)); id != "11-22+33-44" {
+		t.Errorf("with ids the identity is %s", id)
+	}
 }
 
 func TestOpen(t *testing.T) {

@@ -11,25 +11,47 @@ import (
 	"github.com/holdfast-wa/holdfast/state/seal"
 )
 
-// record makes the record of an event, sealed for its place.
-// One that no sink waits for expires.
-func (j *Journal) record(e state.Event, at time.Time, trimmed, expires bool) (state.Write, error) {
+// sealed makes an event's bytes, sealed for its place.
+func (j *Journal) sealed(e state.Event) ([]byte, error) {
 	body, err := json.Marshal(e)
 	if err != nil {
-		return state.Write{}, fmt.Errorf("encoding a %s event: %w", e.Type, err)
+		return nil, fmt.Errorf("encoding a %s event: %w", e.Type, err)
 	}
-	id := state.EventID(e.Seq)
-	sealed, err := j.cfg.Fleet.Seal(eventPlace(j.partition, id), body)
+	return j.cfg.Fleet.Seal(eventPlace(j.partition, state.EventID(e.Seq)), body)
+}
+
+// fresh makes the record of a new event. One that is too large for a record goes
+// into the vault first.
+func (j *Journal) fresh(ctx context.Context, e state.Event, at time.Time, expires bool) (state.Write, error) {
+	sealed, err := j.sealed(e)
 	if err != nil {
 		return state.Write{}, err
 	}
-	value, err := state.Encode(state.StoredEvent{V: state.Format, ID: e.ID, Type: e.Type, At: at, Trimmed: trimmed, Sealed: sealed})
+	if len(sealed) <= state.MaxEvent {
+		return j.record(e, state.StoredEvent{At: at, Sealed: sealed}, expires)
+	}
+	large, err := j.putLarge(ctx, sealed)
+	if err != nil {
+		return state.Write{}, err
+	}
+	if sealed, err = j.sealed(WithoutData(e)); err != nil {
+		return state.Write{}, err
+	}
+	return j.record(e, state.StoredEvent{At: at, Sealed: sealed, Large: large}, expires)
+}
+
+// record completes the record of an event.
+// One that no sink waits for expires.
+func (j *Journal) record(e state.Event, stored state.StoredEvent, expires bool) (state.Write, error) {
+	id := state.EventID(e.Seq)
+	stored.V, stored.ID, stored.Type = state.Format, e.ID, e.Type
+	value, err := state.Encode(stored)
 	if err != nil {
 		return state.Write{}, err
 	}
 	w := state.Put(state.KindEvent, id, value)
 	if expires {
-		w.Expires = at.Add(j.cfg.MaxAge)
+		w.Expires = stored.At.Add(j.cfg.MaxAge)
 	}
 	return w, nil
 }
@@ -38,7 +60,8 @@ func eventPlace(p state.Partition, id string) seal.Place {
 	return seal.Place{Partition: p, Kind: state.KindEvent, ID: id}
 }
 
-// OpenEvent reads an event out of its record. Errors wrap state.ErrCorrupt.
+// OpenEvent reads an event out of its record: of one that is too large for it,
+// what is there beside the data. Errors wrap state.ErrCorrupt.
 func OpenEvent(fleet *seal.Keyset, p state.Partition, r state.Record) (state.Event, error) {
 	var stored state.StoredEvent
 	if err := state.Decode(r.Value, &stored); err != nil {
@@ -217,7 +240,18 @@ func (j *Journal) strip(r state.Record) state.Write {
 	if err := state.Decode(r.Value, &stored); err != nil {
 		return gone
 	}
-	trimmed, err := j.record(j.cfg.Trim(e), stored.At, true, true)
+	if stored.Large != nil {
+		if j.large == nil {
+			j.large = make(map[string]state.LargeEvent)
+		}
+		j.large[r.Key.ID] = *stored.Large
+	}
+	e = j.cfg.Trim(e)
+	sealed, err := j.sealed(e)
+	if err != nil {
+		return gone
+	}
+	trimmed, err := j.record(e, state.StoredEvent{At: stored.At, Trimmed: true, Sealed: sealed}, true)
 	if err != nil {
 		return gone
 	}

@@ -50,6 +50,9 @@ type Config struct {
 	Store state.Store
 	Fence state.Fence
 	Fleet *seal.Keyset // seals events, so that the admin side can read them
+	// Vault takes events that are too large for a record; nil: their data is
+	// dropped.
+	Vault Vault
 	Now   func() time.Time
 
 	// Retry is how long an unavailable store is asked again, with the same
@@ -115,6 +118,7 @@ type Journal struct {
 	lazy   lazyWrites
 	flying []state.Write // lazy writes in a commit that is under way
 	recent recentEvents
+	large  map[string]state.LargeEvent // objects of events that a lazy write trims, by record id
 	timer  *time.Timer
 	closed bool
 
@@ -302,7 +306,7 @@ func (j *Journal) pass() { j.turn <- struct{}{} }
 // commit runs in the turn.
 func (j *Journal) commit(ctx context.Context, b Batch) error {
 	now := j.cfg.Now()
-	events, stored, err := j.number(b.Events, now)
+	events, stored, err := j.number(ctx, b.Events, now)
 	if err != nil {
 		return j.fail(err)
 	}
@@ -326,6 +330,7 @@ func (j *Journal) commit(ctx context.Context, b Batch) error {
 	}
 	j.mu.Lock()
 	j.flying = nil
+	gone := j.replaced(writes)
 	if len(events) > 0 {
 		j.seq = events[len(events)-1].Seq
 		if j.first.IsZero() {
@@ -342,11 +347,12 @@ func (j *Journal) commit(ctx context.Context, b Batch) error {
 	if len(events) > 0 && j.cfg.Committed != nil {
 		j.cfg.Committed(events)
 	}
+	j.removeLarge(gone)
 	return nil
 }
 
 // number turns drafts into events and their records.
-func (j *Journal) number(drafts []Draft, now time.Time) ([]state.Event, []state.Write, error) {
+func (j *Journal) number(ctx context.Context, drafts []Draft, now time.Time) ([]state.Event, []state.Write, error) {
 	if len(drafts) == 0 {
 		return nil, nil, nil
 	}
@@ -369,7 +375,7 @@ func (j *Journal) number(drafts []Draft, now time.Time) ([]state.Event, []state.
 		}
 		events[i] = state.Event{ID: d.ID, Type: d.Type, Time: d.Time, Session: j.cfg.Fence.Session,
 			Epoch: j.cfg.Fence.Epoch, Seq: seq, Data: data}
-		if writes[i], err = j.record(events[i], now, false, unread); err != nil {
+		if writes[i], err = j.fresh(ctx, events[i], now, unread); err != nil {
 			return nil, nil, err
 		}
 	}

@@ -60,7 +60,7 @@ func (o *owner) open(edit func(*journal.Config)) *journal.Journal {
 	ctx := context.Background()
 	own, err := o.count.Owner(ctx, session)
 	must(o.t, err)
-	own, err = o.count.Claim(ctx, own, fmt.Sprint("w", own.Epoch))
+	own, err = statetest.Take(ctx, o.count, session, fmt.Sprint("w", own.Epoch))
 	must(o.t, err)
 	c := journal.Config{Store: o.count, Fence: own.Fence(), Fleet: o.fleet, Sinks: []string{"hook"},
 		Committed: func(e []state.Event) {
@@ -401,7 +401,7 @@ func TestBreaks(t *testing.T) {
 		"fenced":   {func(o *owner, j *journal.Journal) error { o.open(nil); return j.Commit(ctx, event("x")) }, state.ErrFenced},
 		"too many": {func(o *owner, j *journal.Journal) error { return j.Commit(ctx, many) }, state.ErrTooLarge},
 		"too large": {func(o *owner, j *journal.Journal) error {
-			return j.Commit(ctx, event(strings.Repeat("x", state.MaxValue)))
+			return j.Commit(ctx, journal.Batch{Writes: []state.Write{put("x", strings.Repeat("x", state.MaxValue+1))}})
 		}, state.ErrTooLarge},
 		"not ours": {func(o *owner, j *journal.Journal) error {
 			o.fault.FailBefore(nil, 1, state.ErrConflict)

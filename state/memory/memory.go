@@ -34,6 +34,10 @@ type Store struct {
 	tokens map[token]struct{}
 	spent  []spentToken // in order of time, for forgetting
 	swept  time.Time
+
+	members map[string]*state.Member
+	roster  uint64 // revision
+	joins   uint64
 }
 
 type partition map[state.Kind]map[string]state.Record
@@ -69,6 +73,8 @@ func New(now func() time.Time) *Store {
 		parts:  map[state.Partition]partition{},
 		owners: map[string]*owner{},
 		tokens: map[token]struct{}{},
+
+		members: map[string]*state.Member{},
 	}
 }
 

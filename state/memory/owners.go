@@ -2,14 +2,11 @@ package memory
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 
 	"github.com/holdfast-wa/holdfast/state"
 )
-
-var errNobody = errors.New("claim: no incarnation given: a session is given up with Release")
 
 // CreateSession implements state.Owners.
 func (s *Store) CreateSession(ctx context.Context, name string, writes []state.Write) error {
@@ -101,20 +98,35 @@ func (s *Store) list(ctx context.Context, after string, limit int, match func(*o
 }
 
 // Claim implements state.Owners.
-func (s *Store) Claim(ctx context.Context, from state.Owner, to string) (state.Owner, error) {
-	if to == "" {
-		return state.Owner{}, errNobody
+func (s *Store) Claim(ctx context.Context, to string, from ...state.Owner) ([]state.Owner, error) {
+	if err := state.CheckClaims(from, to); err != nil {
+		return nil, err
 	}
-	return s.hand(ctx, from.Fence(), to)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.usable(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.living(to); err != nil {
+		return nil, err
+	}
+	for _, o := range from {
+		if err := s.holds(o.Fence()); err != nil {
+			return nil, err
+		}
+	}
+	claimed := make([]state.Owner, 0, len(from))
+	for _, o := range from {
+		claimed = append(claimed, s.give(o.Session, to))
+	}
+	return claimed, nil
 }
 
-// Release implements state.Owners.
-func (s *Store) Release(ctx context.Context, f state.Fence) error {
-	_, err := s.hand(ctx, f, "")
-	return err
-}
-
-func (s *Store) hand(ctx context.Context, f state.Fence, to string) (state.Owner, error) {
+// HandOver implements state.Owners.
+func (s *Store) HandOver(ctx context.Context, f state.Fence, to string) (state.Owner, error) {
+	if err := state.CheckIncarnation(to); err != nil {
+		return state.Owner{}, fmt.Errorf("hand-over: %w", err)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.usable(ctx); err != nil {
@@ -123,10 +135,32 @@ func (s *Store) hand(ctx context.Context, f state.Fence, to string) (state.Owner
 	if err := s.holds(f); err != nil {
 		return state.Owner{}, err
 	}
-	o := s.owners[f.Session]
+	if err := s.living(to); err != nil {
+		return state.Owner{}, err
+	}
+	return s.give(f.Session, to), nil
+}
+
+// Release implements state.Owners.
+func (s *Store) Release(ctx context.Context, f state.Fence) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.usable(ctx); err != nil {
+		return err
+	}
+	if err := s.holds(f); err != nil {
+		return err
+	}
+	s.give(f.Session, "")
+	return nil
+}
+
+// give makes an incarnation the owner at the next epoch.
+func (s *Store) give(session, to string) state.Owner {
+	o := s.owners[session]
 	o.incarnation = to
 	o.epoch++
-	return state.Owner{Session: f.Session, Incarnation: to, Epoch: o.epoch}, nil
+	return state.Owner{Session: session, Incarnation: to, Epoch: o.epoch}
 }
 
 // holds tells whether the session's owner and epoch are the fence's.

@@ -20,8 +20,9 @@ func TestKeysetIDIsBound(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	renamed := *k
-	renamed.id = "another"
+	other := *k.now.Load()
+	other.id = "another"
+	renamed := newKeyset(&other)
 	if got, err := renamed.Open(p, sealed); !errors.Is(err, state.ErrCorrupt) || got != nil {
 		t.Errorf("the same keys under another id: %q, %v", got, err)
 	}

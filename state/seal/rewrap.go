@@ -40,11 +40,18 @@ func WrappedWith(wrapped []byte) (id string, sealed []byte, err error) {
 	return string(wrapped[2:n]), wrapped[n:], nil
 }
 
-// WrongMaster is the error of a master that is asked to unwrap what another key
-// has wrapped. It wraps state.ErrCorrupt.
-func WrongMaster(wanted, had string) error {
-	return fmt.Errorf("%w: wrong master key: it is wrapped with key %q, and the key here is %q; put the right key in place", state.ErrCorrupt, wanted, had)
+// WrongMasterError is the error of a master that is asked to unwrap what another
+// key has wrapped. It wraps state.ErrCorrupt.
+type WrongMasterError struct{ Wanted, Had string } // ids of keys
+
+func (e *WrongMasterError) Error() string {
+	return fmt.Sprintf("%v: wrong master key: it is wrapped with key %q, and the key here is %q; put the right key in place", state.ErrCorrupt, e.Wanted, e.Had)
 }
+
+func (e *WrongMasterError) Unwrap() error { return state.ErrCorrupt }
+
+// WrongMaster makes a WrongMasterError.
+func WrongMaster(wanted, had string) error { return &WrongMasterError{wanted, had} }
 
 // Rewrap wraps the keyset of the partition p for another master key, or once
 // more for the same one, whose provider may have rotated what is behind it. The
@@ -70,7 +77,7 @@ func Rewrap(ctx context.Context, from, to Master, p state.Partition, wrapped []b
 	if err != nil {
 		return nil, fmt.Errorf("checking master key %q before it is relied on: %w", to.ID(), err)
 	}
-	if !bytes.Equal(again.plain, k.plain) {
+	if !bytes.Equal(again.now.Load().plain, k.now.Load().plain) {
 		return nil, fmt.Errorf("checking master key %q before it is relied on: %w: another keyset came back", to.ID(), state.ErrCorrupt)
 	}
 	return next, nil

@@ -23,6 +23,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"sync/atomic"
 
 	"github.com/tink-crypto/tink-go/v2/aead"
 	"github.com/tink-crypto/tink-go/v2/insecurecleartextkeyset"
@@ -77,11 +78,23 @@ func (p Place) String() string {
 // Keyset seals and opens values. It is safe for concurrent use, and small,
 // because a process holds one for each of its sessions.
 type Keyset struct {
+	now    atomic.Pointer[keys] // nil: see Later
+	source atomic.Pointer[source]
+}
+
+// keys are what a keyset is made of.
+type keys struct {
 	id     string
 	aead   tink.AEAD
 	prf    prf.PRF
 	keyIDs []uint32 // of the AEAD keys, to tell a foreign value from a damaged one
 	plain  []byte   // what Wrap wraps; Tink's handles are larger and are dropped
+}
+
+func newKeyset(c *keys) *Keyset {
+	k := new(Keyset)
+	k.now.Store(c)
+	return k
 }
 
 // NewKeyset makes a keyset with new random keys.
@@ -96,14 +109,22 @@ func NewKeyset() (*Keyset, error) {
 	}
 	id := make([]byte, idSize)
 	rand.Read(id)
-	return assemble(id, sealing, blinding)
+	made, err := assemble(id, sealing, blinding)
+	if err != nil {
+		return nil, err
+	}
+	return newKeyset(made), nil
 }
 
 // AddKey returns a keyset that seals with a new key and still opens what the
 // old keys sealed. Its id and its blinding stay, so record ids do too. The
 // caller wraps and stores it before sealing with it.
 func (k *Keyset) AddKey() (*Keyset, error) {
-	id, sealing, blinding, err := disassemble(k.plain)
+	have, err := k.keys()
+	if err != nil {
+		return nil, err
+	}
+	id, sealing, blinding, err := disassemble(have.plain)
 	if err != nil {
 		return nil, err
 	}
@@ -118,12 +139,20 @@ func (k *Keyset) AddKey() (*Keyset, error) {
 	if sealing, err = m.Handle(); err != nil {
 		return nil, fmt.Errorf("adding a key: %w", err)
 	}
-	return assemble(id, sealing, blinding)
+	made, err := assemble(id, sealing, blinding)
+	if err != nil {
+		return nil, err
+	}
+	return newKeyset(made), nil
 }
 
 // Wrap encrypts the keyset for storage in the partition p, and there only.
 func (k *Keyset) Wrap(ctx context.Context, m Master, p state.Partition) ([]byte, error) {
-	wrapped, err := m.Wrap(ctx, k.plain, wrapContext(p))
+	have, err := k.keys()
+	if err != nil {
+		return nil, err
+	}
+	wrapped, err := m.Wrap(ctx, have.plain, wrapContext(p))
 	if err != nil {
 		return nil, fmt.Errorf("wrapping the keyset of %s: %w", p, err)
 	}
@@ -140,11 +169,11 @@ func Unwrap(ctx context.Context, m Master, p state.Partition, wrapped []byte) (*
 	if err != nil {
 		return nil, fmt.Errorf("unwrapping the keyset of %s: %w", p, err)
 	}
-	k, err := assemble(id, sealing, blinding)
+	made, err := assemble(id, sealing, blinding)
 	if err != nil {
 		return nil, fmt.Errorf("unwrapping the keyset of %s: %w", p, err)
 	}
-	return k, nil
+	return newKeyset(made), nil
 }
 
 // wrapContext is what binds a wrapped keyset to its partition.
@@ -152,12 +181,22 @@ func wrapContext(p state.Partition) map[string]string {
 	return map[string]string{"holdfast:partition": string(p), "holdfast:purpose": "keyset"}
 }
 
-// ID names the keyset. It is random and no secret.
-func (k *Keyset) ID() string { return k.id }
+// ID names the keyset. It is random and no secret. That of a keyset that is not
+// there yet is empty.
+func (k *Keyset) ID() string {
+	if c := k.now.Load(); c != nil {
+		return c.id
+	}
+	return ""
+}
 
 // Seal encrypts a value for its place. The result is Overhead bytes longer.
 func (k *Keyset) Seal(p Place, plaintext []byte) ([]byte, error) {
-	sealed, err := k.aead.Encrypt(plaintext, k.associated(p))
+	c, err := k.keys()
+	if err != nil {
+		return nil, fmt.Errorf("sealing %s: %w", p, err)
+	}
+	sealed, err := c.aead.Encrypt(plaintext, c.associated(p))
 	if err != nil {
 		return nil, fmt.Errorf("sealing %s: %w", p, err)
 	}
@@ -172,12 +211,21 @@ func (k *Keyset) Open(p Place, sealed []byte) ([]byte, error) {
 	case sealed[0] != sealedFormat:
 		return nil, fmt.Errorf("%w: %s is sealed in format %d, this release reads %d", state.ErrCorrupt, p, sealed[0], sealedFormat)
 	}
-	if key := binary.BigEndian.Uint32(sealed[2:]); !slices.Contains(k.keyIDs, key) {
-		return nil, fmt.Errorf("%w: %s was sealed with key %08x, which keyset %s does not have", state.ErrCorrupt, p, key, k.id)
-	}
-	plain, err := k.aead.Decrypt(sealed[1:], k.associated(p))
+	c, err := k.keys()
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s does not open with keyset %s: damaged, or sealed for another place", state.ErrCorrupt, p, k.id)
+		return nil, fmt.Errorf("opening %s: %w", p, err)
+	}
+	if key := binary.BigEndian.Uint32(sealed[2:]); !slices.Contains(c.keyIDs, key) {
+		if c, err = k.newer(c, key); err != nil {
+			return nil, fmt.Errorf("opening %s: %w", p, err)
+		}
+		if !slices.Contains(c.keyIDs, key) {
+			return nil, fmt.Errorf("%w: %s was sealed with key %08x, which keyset %s does not have", state.ErrCorrupt, p, key, c.id)
+		}
+	}
+	plain, err := c.aead.Decrypt(sealed[1:], c.associated(p))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s does not open with keyset %s: damaged, or sealed for another place", state.ErrCorrupt, p, c.id)
 	}
 	return plain, nil
 }
@@ -189,7 +237,11 @@ func (k *Keyset) Blind(label, value string) string {
 	in := make([]byte, 0, 4+len(label)+len(value))
 	in = appendSized(in, label)
 	in = append(in, value...)
-	out, err := k.prf.ComputePRF(in, blindSize)
+	c := k.now.Load()
+	if c == nil {
+		panic("seal: blinding with a keyset that is not there yet")
+	}
+	out, err := c.prf.ComputePRF(in, blindSize)
 	if err != nil {
 		// Only a length above the hash's can fail, and ours is a constant.
 		panic("seal: blinding: " + err.Error())
@@ -199,7 +251,7 @@ func (k *Keyset) Blind(label, value string) string {
 
 // associated is what a sealed value is bound to. Each part has its length
 // before it, so that no two places have the same bytes.
-func (k *Keyset) associated(p Place) []byte {
+func (k *keys) associated(p Place) []byte {
 	b := make([]byte, 0, 1+4*4+len(p.Partition)+len(p.Kind)+len(p.ID)+len(k.id))
 	b = append(b, sealedFormat)
 	b = appendSized(b, string(p.Partition))
@@ -212,8 +264,8 @@ func appendSized(b []byte, s string) []byte {
 	return append(binary.BigEndian.AppendUint32(b, uint32(len(s))), s...)
 }
 
-// assemble builds the keyset that has the keys of two Tink handles.
-func assemble(id []byte, sealing, blinding *keyset.Handle) (*Keyset, error) {
+// assemble makes the keys of a keyset from two Tink handles.
+func assemble(id []byte, sealing, blinding *keyset.Handle) (*keys, error) {
 	a, err := aead.New(sealing)
 	if err != nil {
 		return nil, fmt.Errorf("%w: sealing keys: %w", state.ErrCorrupt, err)
@@ -222,7 +274,7 @@ func assemble(id []byte, sealing, blinding *keyset.Handle) (*Keyset, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: blinding key: %w", state.ErrCorrupt, err)
 	}
-	k := &Keyset{id: lower32.EncodeToString(id), aead: a, prf: set.PRFs[set.PrimaryID]}
+	k := &keys{id: lower32.EncodeToString(id), aead: a, prf: set.PRFs[set.PrimaryID]}
 	for i := range sealing.Len() {
 		e, err := sealing.Entry(i)
 		if err != nil {

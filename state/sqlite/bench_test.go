@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/holdfast-wa/holdfast/state"
+	"github.com/holdfast-wa/holdfast/state/statetest"
 )
 
 // BenchmarkCommit commits what a received message does, three records of 2 KB,
@@ -24,11 +25,8 @@ func BenchmarkCommit(b *testing.B) {
 				if err := s.CreateSession(ctx, name, nil); err != nil {
 					b.Fatal(err)
 				}
-				o, err := s.Owner(ctx, name)
+				o, err := statetest.Take(ctx, s, name, "w")
 				if err != nil {
-					b.Fatal(err)
-				}
-				if o, err = s.Claim(ctx, o, "w"); err != nil {
 					b.Fatal(err)
 				}
 				fences[i] = o.Fence()

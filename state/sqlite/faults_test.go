@@ -14,6 +14,7 @@ import (
 
 	"github.com/holdfast-wa/holdfast/state"
 	"github.com/holdfast-wa/holdfast/state/sqlite"
+	"github.com/holdfast-wa/holdfast/state/statetest"
 )
 
 // filled makes a store with some sessions and records in it, closed.
@@ -278,11 +279,8 @@ func TestReopened(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	a, err := s.Owner(ctx, "a")
+	a, err := statetest.Take(ctx, s, "a", "w")
 	if err != nil {
-		t.Fatal(err)
-	}
-	if a, err = s.Claim(ctx, a, "w"); err != nil {
 		t.Fatal(err)
 	}
 	once := []state.Write{{Record: state.Record{Key: state.Key{Kind: state.KindSignal, ID: "1"}, Value: []byte("x"), Rev: 3}, If: state.Absent()}}

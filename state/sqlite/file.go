@@ -120,6 +120,12 @@ func (s *Store) examine(ctx context.Context, dsn string, suspect bool) (version 
 		}
 	}()
 	db.SetMaxOpenConns(1)
+	// All is read at one moment: another process may be making the file just now.
+	tx, err := db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+	if err != nil {
+		return 0, s.failure("open", err)
+	}
+	defer tx.Rollback()
 	var app, tables int
 	for _, q := range []struct {
 		query string
@@ -129,7 +135,7 @@ func (s *Store) examine(ctx context.Context, dsn string, suspect bool) (version 
 		{"PRAGMA user_version", &version},
 		{"SELECT count(*) FROM sqlite_schema", &tables},
 	} {
-		if err := db.QueryRowContext(ctx, q.query).Scan(q.into); err != nil {
+		if err := tx.QueryRowContext(ctx, q.query).Scan(q.into); err != nil {
 			return 0, s.failure("open", err)
 		}
 	}
@@ -143,11 +149,11 @@ func (s *Store) examine(ctx context.Context, dsn string, suspect bool) (version 
 	if !suspect {
 		return version, nil
 	}
-	return version, s.quickCheck(ctx, db)
+	return version, s.quickCheck(ctx, tx)
 }
 
 // quickCheck reads the whole structure of the file.
-func (s *Store) quickCheck(ctx context.Context, c *sql.DB) error {
+func (s *Store) quickCheck(ctx context.Context, c *sql.Tx) error {
 	var verdict string
 	if err := c.QueryRowContext(ctx, "PRAGMA quick_check(1)").Scan(&verdict); err != nil {
 		return s.failure("check", err)
@@ -160,7 +166,8 @@ func (s *Store) quickCheck(ctx context.Context, c *sql.DB) error {
 }
 
 // migrations are the steps from one format to the next; the file's user_version
-// says how many of them it has had. Steps are only ever added.
+// says how many of them it has had. Steps are only ever added, and such that a
+// process of the release before goes on to work if it has the file open.
 var migrations = []string{`
 CREATE TABLE owner (
 	name        TEXT PRIMARY KEY,
@@ -189,18 +196,50 @@ CREATE TABLE token (
 	name TEXT NOT NULL
 );
 CREATE UNIQUE INDEX token_name ON token (name);
+`, `
+CREATE TABLE member (
+	name   TEXT PRIMARY KEY,
+	joined INTEGER NOT NULL,
+	beats  INTEGER NOT NULL,
+	dead   INTEGER NOT NULL,
+	drain  INTEGER NOT NULL,
+	info   BLOB,
+	load   BLOB
+) WITHOUT ROWID;
+
+CREATE TABLE roster (
+	one      INTEGER PRIMARY KEY CHECK (one = 1),
+	revision INTEGER NOT NULL,
+	joins    INTEGER NOT NULL
+);
+INSERT INTO roster (one, revision, joins) VALUES (1, 0, 0);
 `}
 
-// migrate takes the steps that the file has not had, all or none.
-func migrate(ctx context.Context, c *sql.Conn, version int, steps []string) error {
-	if version == len(steps) {
+// migrate takes the steps that the file has not had, all or none. found is the
+// format that was seen; another process may have been faster.
+func migrate(ctx context.Context, c *sql.Conn, found int, steps []string) (err error) {
+	if found == len(steps) {
 		return nil
 	}
-	script := "BEGIN IMMEDIATE;\n" + strings.Join(steps[version:], "\n") +
-		fmt.Sprintf("\nPRAGMA application_id = %d;\nPRAGMA user_version = %d;\nCOMMIT;", applicationID, len(steps))
-	if _, err := c.ExecContext(ctx, script); err != nil {
-		_, _ = c.ExecContext(ctx, "ROLLBACK") // best effort: the connection is closed next
-		return fmt.Errorf("upgrading from format %d to %d: %w", version, len(steps), err)
+	if _, err := c.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
+		return err
 	}
-	return nil
+	defer func() {
+		if err != nil {
+			_, _ = c.ExecContext(ctx, "ROLLBACK") // best effort: the connection is closed next
+		}
+	}()
+	var version int
+	if err := c.QueryRowContext(ctx, "PRAGMA user_version").Scan(&version); err != nil {
+		return err
+	}
+	if version < len(steps) {
+		script := strings.Join(steps[version:], "\n") +
+			fmt.Sprintf("\nPRAGMA application_id = %d;\nPRAGMA user_version = %d;", applicationID, len(steps))
+		if _, err := c.ExecContext(ctx, script); err != nil {
+			return fmt.Errorf("upgrading from format %d to %d: %w", version, len(steps), err)
+		}
+	}
+	_, err = c.ExecContext(ctx, "COMMIT")
+	return err
 }

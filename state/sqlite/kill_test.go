@@ -16,6 +16,7 @@ import (
 
 	"github.com/holdfast-wa/holdfast/state"
 	"github.com/holdfast-wa/holdfast/state/sqlite"
+	"github.com/holdfast-wa/holdfast/state/statetest"
 )
 
 // The child of the kill test is this binary with killChild set.
@@ -24,15 +25,6 @@ const (
 	killSessions = 4
 	killKept     = 40 // events that a session keeps
 )
-
-func TestMain(m *testing.M) {
-	if path := os.Getenv(killChild); path != "" {
-		err := commitForever(path)
-		fmt.Println("error", err)
-		os.Exit(1)
-	}
-	os.Exit(m.Run())
-}
 
 // commitForever claims each session and commits batches to it: a pair of
 // records with the number of the batch, and that batch's event. It says what it
@@ -54,11 +46,8 @@ func commitTo(ctx context.Context, s state.Store, name string) error {
 	if err := s.CreateSession(ctx, name, nil); err != nil && !errors.Is(err, state.ErrExists) {
 		return err
 	}
-	o, err := s.Owner(ctx, name)
+	o, err := statetest.Take(ctx, s, name, fmt.Sprintf("w%d", os.Getpid()))
 	if err != nil {
-		return err
-	}
-	if o, err = s.Claim(ctx, o, fmt.Sprintf("w%d", os.Getpid())); err != nil {
 		return err
 	}
 	fmt.Println("claim", name, o.Epoch)

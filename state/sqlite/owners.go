@@ -81,31 +81,63 @@ func (s *Store) RemoveSession(ctx context.Context, f state.Fence) error {
 }
 
 // Claim implements state.Owners.
-func (s *Store) Claim(ctx context.Context, from state.Owner, to string) (state.Owner, error) {
-	if to == "" {
-		return state.Owner{}, errors.New("claim: no incarnation given: a session is given up with Release")
+func (s *Store) Claim(ctx context.Context, to string, from ...state.Owner) ([]state.Owner, error) {
+	if err := state.CheckClaims(from, to); err != nil {
+		return nil, err
 	}
-	return s.hand(ctx, "claim", from.Fence(), to)
+	claimed := make([]state.Owner, len(from))
+	err := s.writer.submit(ctx, "claim", func(ctx context.Context, w *writer) error {
+		if err := w.lives(ctx, to); err != nil {
+			return err
+		}
+		for _, o := range from {
+			if err := w.holds(ctx, o.Fence()); err != nil {
+				return err
+			}
+		}
+		for i, o := range from {
+			claimed[i] = state.Owner{Session: o.Session, Incarnation: to, Epoch: o.Epoch + 1}
+			if err := w.setOwner(ctx, claimed[i], false); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return claimed, nil
 }
 
-// Release implements state.Owners.
-func (s *Store) Release(ctx context.Context, f state.Fence) error {
-	_, err := s.hand(ctx, "release", f, "")
-	return err
-}
-
-func (s *Store) hand(ctx context.Context, doing string, f state.Fence, to string) (state.Owner, error) {
-	o := state.Owner{Session: f.Session, Incarnation: to, Epoch: f.Epoch + 1}
-	err := s.writer.submit(ctx, doing, func(ctx context.Context, w *writer) error {
+// HandOver implements state.Owners.
+func (s *Store) HandOver(ctx context.Context, f state.Fence, to string) (state.Owner, error) {
+	if err := state.CheckIncarnation(to); err != nil {
+		return state.Owner{}, fmt.Errorf("hand-over: %w", err)
+	}
+	given := state.Owner{Session: f.Session, Incarnation: to, Epoch: f.Epoch + 1}
+	err := s.writer.submit(ctx, "hand over", func(ctx context.Context, w *writer) error {
 		if err := w.holds(ctx, f); err != nil {
 			return err
 		}
-		return w.setOwner(ctx, o, false)
+		if err := w.lives(ctx, to); err != nil {
+			return err
+		}
+		return w.setOwner(ctx, given, false)
 	})
 	if err != nil {
 		return state.Owner{}, err
 	}
-	return o, nil
+	return given, nil
+}
+
+// Release implements state.Owners.
+func (s *Store) Release(ctx context.Context, f state.Fence) error {
+	return s.writer.submit(ctx, "release", func(ctx context.Context, w *writer) error {
+		if err := w.holds(ctx, f); err != nil {
+			return err
+		}
+		return w.setOwner(ctx, state.Owner{Session: f.Session, Epoch: f.Epoch + 1}, false)
+	})
 }
 
 // Owner implements state.Owners.

@@ -12,11 +12,21 @@
 // first write, inside the transaction. Reads have connections of their own and
 // see what is committed.
 //
-// # One machine
+// # One machine, several processes
 //
-// The file must be on a local disk: WAL does not work over a network. Two
-// processes may have it open (their writes take turns), but a file copied back
-// from a backup cannot be told from the original and would set ratchets back.
+// The file must be on a local disk: WAL does not work over a network. Any number
+// of processes of one host may have it open, each once. What one of them has
+// committed the others see with their next call: nothing that another process
+// may change is kept in memory. Writes take turns (see turn), so that a
+// heartbeat waits for about one transaction of each other process, however much
+// that one writes. A write that finds the file locked for longer than
+// Options.Busy fails with state.ErrUnavailable and has done nothing; so does one
+// whose caller gives up before its transaction has begun. A process that is
+// killed leaves no lock behind; one that is frozen within a transaction holds up
+// the writes of all until it goes on or ends, as with any file of SQLite.
+//
+// A file copied back from a backup cannot be told from the original and would set
+// ratchets back.
 package sqlite
 
 import (
@@ -42,7 +52,7 @@ import (
 type Options struct {
 	// Now is the clock by which records expire; nil: time.Now.
 	Now func() time.Time
-	// Busy is how long a write waits for another process's; 0: 5 s.
+	// Busy is how long a transaction waits for another process's; 0: 5 s.
 	Busy time.Duration
 	// Readers is how many reads run at once; 0: 4.
 	Readers int
@@ -91,8 +101,16 @@ func Open(path string, o Options) (*Store, error) {
 		return nil, fmt.Errorf("state file %s: %w", path, err)
 	}
 	s := &Store{path: path, now: o.Now, file: found.info}
-	s.writer = newWriter(s, dsn(path, o.Busy, writerPragmas))
-	if err := s.start(found.suspect, o); err != nil {
+	turn := openTurn(path)
+	s.writer = newWriter(s, dsn(path, o.Busy, writerPragmas), o.Busy, turn)
+	// One after the other, so that one makes or checks the file for all.
+	end := turn.take(openWait, nil)
+	err = s.start(found.suspect && !inUse(path), o)
+	end()
+	if err != nil {
+		if turn.made && errors.Is(err, state.ErrCorrupt) {
+			_ = os.Remove(turn.path) // the file is not ours, or not used
+		}
 		return nil, errors.Join(err, s.shut())
 	}
 	opened.files = append(opened.files, s.file)
@@ -143,7 +161,7 @@ func (s *Store) shut() error {
 		errs = append(errs, s.read.all.close(), s.readers.Close())
 	}
 	// Last, because the last connection to close folds the WAL in.
-	errs = append(errs, s.writer.disconnect())
+	errs = append(errs, s.writer.disconnect(), s.writer.turn.close())
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("state file %s: close: %w", s.path, err)
 	}
@@ -195,7 +213,7 @@ func (s *Store) failure(doing string, err error) error {
 		case lib.SQLITE_FULL:
 			advice = "the disk is full; free some space, nothing that was committed is lost"
 		case lib.SQLITE_BUSY, lib.SQLITE_LOCKED:
-			advice = "another process holds the file locked; stop it if it should not be there"
+			advice = "another process holds the file locked; stop it if it hangs or should not be there"
 		case lib.SQLITE_READONLY, lib.SQLITE_CANTOPEN, lib.SQLITE_PERM:
 			advice = "it cannot be written; see to the owner and the mode of the file and its folder"
 		case lib.SQLITE_IOERR:

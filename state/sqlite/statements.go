@@ -15,6 +15,9 @@ type preparer interface {
 const (
 	live    = "(expires = 0 OR expires > ?)"
 	columns = "rev, expires, listed, value"
+	// Of a left join: a row without a member has an empty name.
+	memberColumns = "ifnull(member.name, ''), ifnull(member.joined, 0), ifnull(member.beats, 0)," +
+		" ifnull(member.dead, 0), ifnull(member.drain, 0), member.info, member.load"
 )
 
 // readStatements are those of the readers.
@@ -23,6 +26,7 @@ type readStatements struct {
 
 	get, ascending, descending, listed *sql.Stmt
 	owner, ownedBy, sessions           *sql.Stmt
+	roster, watch                      *sql.Stmt
 }
 
 func (r *readStatements) prepare(ctx context.Context, p preparer) error {
@@ -37,6 +41,9 @@ func (r *readStatements) prepare(ctx context.Context, p preparer) error {
 		&r.owner:    "SELECT incarnation, epoch FROM owner WHERE name = ? AND removed = 0",
 		&r.ownedBy:  "SELECT name, incarnation, epoch FROM owner WHERE incarnation = ? AND removed = 0 AND name > ? ORDER BY name LIMIT ?",
 		&r.sessions: "SELECT name, incarnation, epoch FROM owner WHERE removed = 0 AND name > ? ORDER BY name LIMIT ?",
+		&r.roster:   "SELECT roster.revision, " + memberColumns + " FROM roster LEFT JOIN member ORDER BY member.joined",
+		&r.watch: "SELECT roster.revision, " + memberColumns + " FROM roster LEFT JOIN member" +
+			" ON member.name IN (SELECT value FROM json_each(?))",
 	})
 }
 
@@ -48,6 +55,9 @@ type writeStatements struct {
 	owner, setOwner, clear       *sql.Stmt
 	rev, put, del                *sql.Stmt
 	spent, spend, expire, forget *sql.Stmt
+
+	member, number, revise, join *sql.Stmt
+	beat, die, drain, remove     *sql.Stmt
 }
 
 func (w *writeStatements) prepare(ctx context.Context, p preparer) error {
@@ -71,6 +81,15 @@ func (w *writeStatements) prepare(ctx context.Context, p preparer) error {
 		&w.expire: "DELETE FROM record WHERE rowid IN (SELECT rowid FROM record WHERE expires <> 0 AND expires <= ? LIMIT ?)",
 		// Tokens are numbered in order of time: the oldest are looked at only.
 		&w.forget: "DELETE FROM token WHERE n IN (SELECT n FROM (SELECT n, at FROM token ORDER BY n LIMIT ?) WHERE at < ?)",
+
+		&w.member: "SELECT beats, dead, drain FROM member WHERE name = ?",
+		&w.number: "UPDATE roster SET revision = revision + 1, joins = joins + 1 RETURNING joins",
+		&w.revise: "UPDATE roster SET revision = revision + 1",
+		&w.join:   "INSERT INTO member (name, joined, beats, dead, drain, info) VALUES (?, ?, ?, 0, 0, ?)",
+		&w.beat:   "UPDATE member SET beats = beats + 1, load = ? WHERE name = ? AND dead = 0",
+		&w.die:    "UPDATE member SET dead = 1 WHERE name = ?",
+		&w.drain:  "UPDATE member SET drain = ? WHERE name = ?",
+		&w.remove: "DELETE FROM member WHERE name = ?",
 	})
 }
 

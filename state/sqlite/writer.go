@@ -21,6 +21,8 @@ const (
 type writer struct {
 	s    *Store
 	dsn  string
+	busy time.Duration // how long a transaction waits for another process's to end
+	turn *turn
 	jobs chan *job
 
 	running      bool
@@ -51,8 +53,8 @@ type refusal struct{ error }
 
 func (r refusal) Unwrap() error { return r.error }
 
-func newWriter(s *Store, dsn string) *writer {
-	return &writer{s: s, dsn: dsn, jobs: make(chan *job), quit: make(chan struct{}), done: make(chan struct{})}
+func newWriter(s *Store, dsn string, busy time.Duration, turn *turn) *writer {
+	return &writer{s: s, dsn: dsn, busy: busy, turn: turn, jobs: make(chan *job), quit: make(chan struct{}), done: make(chan struct{})}
 }
 
 // submit has a change made and waits for its end. When ctx ends first the
@@ -98,44 +100,42 @@ func (w *writer) run() {
 		}
 		// Those who were answered a moment ago are about to come back.
 		runtime.Gosched()
-	gather:
-		for len(batch) < maxBatch {
-			select {
-			case j := <-w.jobs:
-				batch = append(batch, j)
-			default:
-				break gather
-			}
-		}
-		w.serve(batch)
+		batch = w.serve(w.gather(batch))
 		clear(batch)
 		w.tidy()
 	}
 }
 
-// serve makes the changes of a batch and answers each.
-func (w *writer) serve(batch []*job) {
-	live := batch[:0]
-	for _, j := range batch {
-		if j.taken.CompareAndSwap(false, true) {
-			live = append(live, j)
+// gather adds what waits now to a batch.
+func (w *writer) gather(batch []*job) []*job {
+	for len(batch) < maxBatch {
+		select {
+		case j := <-w.jobs:
+			batch = append(batch, j)
+		default:
+			return batch
 		}
 	}
-	if len(live) == 0 {
-		return
+	return batch
+}
+
+// serve makes the changes of a batch and answers each. Those that come while it
+// waits for another process are added; it returns the batch as it was then.
+func (w *writer) serve(batch []*job) []*job {
+	var live []*job
+	picked := false
+	answers, err := w.transact(func() []*job {
+		batch = w.gather(batch)
+		live, picked = take(batch), true
+		return live
+	})
+	if !picked {
+		live = take(batch)
 	}
-	answers, err := w.transact(live)
 	if err != nil && len(live) > 1 && errors.Is(err, errInJob) {
 		// One of them cannot be made. The others shall not suffer from it.
-		for _, j := range live {
-			single, err := w.transact([]*job{j})
-			if err != nil {
-				j.done <- w.s.failure(j.doing, err)
-				continue
-			}
-			j.done <- single[0]
-		}
-		return
+		w.singly(live)
+		return batch
 	}
 	for i, j := range live {
 		if err != nil {
@@ -144,15 +144,50 @@ func (w *writer) serve(batch []*job) {
 		}
 		j.done <- answers[i]
 	}
+	return batch
+}
+
+// singly makes each change in a transaction of its own.
+func (w *writer) singly(jobs []*job) {
+	var down error // why none can be made any more
+	for i, j := range jobs {
+		if down != nil {
+			j.done <- w.s.failure(j.doing, down)
+			continue
+		}
+		answers, err := w.transact(func() []*job { return jobs[i : i+1] })
+		if err != nil {
+			j.done <- w.s.failure(j.doing, err)
+			if !errors.Is(err, errInJob) {
+				down = err
+			}
+			continue
+		}
+		j.done <- answers[0]
+	}
+}
+
+// take returns those jobs of a batch whose callers have not given up, in the
+// batch's own memory.
+func take(batch []*job) []*job {
+	live := batch[:0]
+	for _, j := range batch {
+		if j.taken.CompareAndSwap(false, true) {
+			live = append(live, j)
+		}
+	}
+	return live
 }
 
 // errInJob marks a failure in one of the jobs, as opposed to one in the
 // transaction around them.
 var errInJob = errors.New("a change could not be made")
 
-// transact makes changes in one transaction. On an error none was made, or, if
-// the commit itself failed, it is unknown whether all or none were.
-func (w *writer) transact(jobs []*job) (answers []error, err error) {
+// transact makes changes in one transaction: those that pick returns when it has
+// begun. Until then a caller can give up and know that nothing was done. On an
+// error none was made, or, if the commit itself failed, it is unknown whether all
+// or none were.
+func (w *writer) transact(pick func() []*job) (answers []error, err error) {
 	ctx := context.Background()
 	if err := w.s.inPlace(); err != nil {
 		return nil, err
@@ -162,18 +197,21 @@ func (w *writer) transact(jobs []*job) (answers []error, err error) {
 			return nil, err
 		}
 	}
+	begun := false
 	defer func() {
-		if err != nil {
+		if err != nil && (begun || !isBusy(err)) {
 			// What state the connection is in after an error depends on the
 			// error. A new one has none.
 			_, _ = w.st.rollback.ExecContext(ctx)
 			_ = w.disconnect()
 		}
 	}()
-	w.transactions.Add(1)
-	if _, err := w.st.begin.ExecContext(ctx); err != nil {
+	if err := w.begin(ctx); err != nil {
 		return nil, err
 	}
+	begun = true
+	w.transactions.Add(1)
+	jobs := pick()
 	answers = make([]error, len(jobs))
 	for i, j := range jobs {
 		err := j.do(ctx, w)
@@ -207,7 +245,7 @@ func (w *writer) tidy() {
 		return err
 	}}
 	// A failure here is the next commit's to report.
-	_, _ = w.transact([]*job{j})
+	_, _ = w.transact(func() []*job { return []*job{j} })
 }
 
 // sweep removes records and tokens that have expired, at most about `most` of
@@ -269,6 +307,10 @@ func (w *writer) connect(ctx context.Context, first func(*sql.Conn) error) (err 
 		}
 	}
 	if err := w.st.prepare(ctx, w.conn); err != nil {
+		return w.s.failure("open", err)
+	}
+	// From now on it is begin that waits.
+	if _, err := w.conn.ExecContext(ctx, "PRAGMA busy_timeout = 0"); err != nil {
 		return w.s.failure("open", err)
 	}
 	return nil

@@ -47,6 +47,7 @@ func testFence(e *env) {
 	f := e.owned("a")
 	p := state.OfSession("a")
 	e.commit(f, put(state.KindStatus, "", "mine"))
+	e.join("w3")
 	next := f
 	next.Epoch++
 	last := f
@@ -68,8 +69,11 @@ func testFence(e *env) {
 				e.Errorf("%s by %s: %v, want fenced", how, name, err)
 			}
 		}
-		if _, err := e.s.Claim(e.ctx, state.Owner{Session: bad.Session, Incarnation: bad.Owner, Epoch: bad.Epoch}, "w3"); !errors.Is(err, state.ErrFenced) {
+		if _, err := e.s.Claim(e.ctx, "w3", state.Owner{Session: bad.Session, Incarnation: bad.Owner, Epoch: bad.Epoch}); !errors.Is(err, state.ErrFenced) {
 			e.Errorf("Claim from %s: %v, want fenced", name, err)
+		}
+		if _, err := e.s.HandOver(e.ctx, bad, "w3"); !errors.Is(err, state.ErrFenced) {
+			e.Errorf("HandOver by %s: %v, want fenced", name, err)
 		}
 	}
 	e.same("value", e.value(p, state.KindStatus, ""), "mine")
@@ -157,6 +161,7 @@ func testUnownedFence(e *env) {
 }
 
 func testEpochs(e *env) {
+	e.join("w1", "w2")
 	var last uint64
 	grown := func(what string) state.Owner {
 		e.Helper()
@@ -171,18 +176,19 @@ func testEpochs(e *env) {
 	for range 3 {
 		e.ok(e.s.CreateSession(e.ctx, "a", nil))
 		o := grown("a creation")
-		claimed, err := e.s.Claim(e.ctx, o, "w1")
-		e.ok(err)
+		claimed := e.claim("w1", o)
 		e.same("the claimed epoch", claimed.Epoch, o.Epoch+1)
 		e.same("the owner after a claim", grown("a claim"), claimed)
-		again, err := e.s.Claim(e.ctx, claimed, "w1")
-		e.ok(err)
+		again := e.claim("w1", claimed)
 		e.same("the owner after a claim by itself", grown("a claim by itself"), again)
-		given, err := e.s.Claim(e.ctx, again, "w2")
+		given, err := e.s.HandOver(e.ctx, again.Fence(), "w2")
 		e.ok(err)
 		e.same("the owner after a hand-over", grown("a hand-over"), given)
-		if _, err := e.s.Claim(e.ctx, given, ""); err == nil {
+		if _, err := e.s.Claim(e.ctx, "", given); err == nil {
 			e.Error("nobody claimed a session")
+		}
+		if _, err := e.s.HandOver(e.ctx, given.Fence(), ""); err == nil {
+			e.Error("a session was handed over to nobody")
 		}
 		e.ok(e.s.Release(e.ctx, given.Fence()))
 		released := grown("a release")

@@ -20,11 +20,21 @@ func Model(t *testing.T, open func(t *testing.T) state.Store) {
 	rapid.Check(t, func(r *rapid.T) {
 		m := &machine{ctx: t.Context(), model: memory.New(nil), real: open(t), fences: []state.Fence{{Session: "a", Owner: "w1", Epoch: 1}}}
 		defer m.real.Close()
+		m.join(r)
+		m.join(r)
 		r.Repeat(map[string]func(*rapid.T){
 			"create":  m.create,
 			"remove":  m.remove,
 			"claim":   m.claim,
+			"give":    m.give,
 			"release": m.release,
+			"join":    m.join,
+			"beat":    m.beat,
+			"declare": m.declare,
+			"stopped": m.stopped,
+			"drain":   m.drain,
+			"forget":  m.forget,
+			"watch":   m.watch,
 			"commit":  m.commit,
 			"update":  m.update,
 			"query":   m.query,
@@ -40,6 +50,9 @@ type machine struct {
 	model, real state.Store
 	fences      []state.Fence
 	tokens      int
+	joined      int    // w1, w2 and so on: ids are never used again
+	members     string // of the real store, as compared last, less what beats change
+	revision    uint64
 }
 
 var (
@@ -51,7 +64,7 @@ var (
 
 // class is what of an error callers may branch on.
 func class(err error) string {
-	for _, e := range []error{state.ErrNotFound, state.ErrFenced, state.ErrConflict, state.ErrExists, state.ErrTooLarge, state.ErrUnavailable, state.ErrCorrupt} {
+	for _, e := range []error{state.ErrDead, state.ErrNotFound, state.ErrFenced, state.ErrConflict, state.ErrExists, state.ErrTooLarge, state.ErrUnavailable, state.ErrCorrupt} {
 		if errors.Is(err, e) {
 			return e.Error()
 		}
@@ -97,6 +110,9 @@ func (m *machine) writes(t *rapid.T, fenced bool) []state.Write {
 		w := put(rapid.SampledFrom(kinds).Draw(t, "kind"), id, rapid.StringN(0, 3, 6).Draw(t, "value"),
 			rev(rapid.Uint64Range(0, 2).Draw(t, "rev")), index(rapid.SampledFrom(modelIndex).Draw(t, "index")),
 			when(rapid.SampledFrom([]state.Condition{{}, {}, {}, state.Absent(), state.Exists(), state.AtRev(0), state.AtRev(1)}).Draw(t, "if")))
+		if w.Key.Kind.DeviceState() {
+			w.Index = ""
+		}
 		w.Delete = rapid.IntRange(0, 3).Draw(t, "delete") == 0
 		return w
 	})
@@ -114,11 +130,35 @@ func (m *machine) remove(t *rapid.T) {
 	m.both(t, "remove", func(s state.Store) (string, error) { return "", s.RemoveSession(m.ctx, f) })
 }
 
+// worker is one that has joined, mostly the newest, or one that will.
+func (m *machine) worker(t *rapid.T) string {
+	if rapid.Bool().Draw(t, "newest worker") {
+		return fmt.Sprint("w", m.joined)
+	}
+	return fmt.Sprint("w", rapid.IntRange(1, m.joined+1).Draw(t, "worker"))
+}
+
+// claim takes one session, or several of those that had a fence.
 func (m *machine) claim(t *rapid.T) {
-	f, to := m.fence(t), rapid.SampledFrom([]string{"w1", "w2"}).Draw(t, "to")
-	from := state.Owner{Session: f.Session, Incarnation: f.Owner, Epoch: f.Epoch}
-	m.both(t, "claim", func(s state.Store) (string, error) {
-		o, err := s.Claim(m.ctx, from, to)
+	to := m.worker(t)
+	var from []state.Owner
+	for range rapid.IntRange(1, 3).Draw(t, "sessions") {
+		f := m.fence(t)
+		from = append(from, state.Owner{Session: f.Session, Incarnation: f.Owner, Epoch: f.Epoch})
+	}
+	m.both(t, fmt.Sprintf("claim of %v for %s", from, to), func(s state.Store) (string, error) {
+		o, err := s.Claim(m.ctx, to, from...)
+		return fmt.Sprint(o), err
+	})
+	for _, o := range from {
+		m.learn(o.Session)
+	}
+}
+
+func (m *machine) give(t *rapid.T) {
+	f, to := m.fence(t), m.worker(t)
+	m.both(t, fmt.Sprintf("hand-over by %s to %s", f, to), func(s state.Store) (string, error) {
+		o, err := s.HandOver(m.ctx, f, to)
 		return fmt.Sprint(o), err
 	})
 	m.learn(f.Session)
@@ -202,7 +242,12 @@ func (m *machine) compare(t *rapid.T) {
 			return out, err
 		})
 	}
-	for _, incarnation := range []string{"", "w1", "w2"} {
+	m.compareMembers(t)
+	for i := range m.joined + 1 {
+		incarnation := ""
+		if i > 0 {
+			incarnation = fmt.Sprint("w", i)
+		}
 		m.both(t, "owned by "+incarnation, func(s state.Store) (string, error) {
 			owned, err := s.OwnedBy(m.ctx, incarnation, "", 0)
 			return fmt.Sprint(owned), err

@@ -13,6 +13,9 @@ import (
 
 func testClaimRace(e *env) {
 	e.ok(e.s.CreateSession(e.ctx, "a", nil))
+	for i := range 8 {
+		e.join(fmt.Sprintf("w%d", i))
+	}
 	for range 20 {
 		from, err := e.s.Owner(e.ctx, "a")
 		e.ok(err)
@@ -21,11 +24,11 @@ func testClaimRace(e *env) {
 		var wg sync.WaitGroup
 		for i := range 8 {
 			wg.Go(func() {
-				o, err := e.s.Claim(e.ctx, from, fmt.Sprintf("w%d", i))
+				o, err := e.s.Claim(e.ctx, fmt.Sprintf("w%d", i), from)
 				mu.Lock()
 				defer mu.Unlock()
 				if err == nil {
-					won = append(won, o)
+					won = append(won, o...)
 				} else if !errors.Is(err, state.ErrFenced) {
 					e.Errorf("a lost claim: %v", err)
 				}
@@ -78,8 +81,9 @@ func testCommitRace(e *env) {
 		for range 4 {
 			<-started
 		}
-		o, err := e.s.Claim(e.ctx, state.Owner{Session: "a", Incarnation: f.Owner, Epoch: f.Epoch}, f.Owner+"'")
-		e.ok(err)
+		next := fmt.Sprint("next-", round)
+		e.join(next)
+		o := e.claim(next, state.Owner{Session: "a", Incarnation: f.Owner, Epoch: f.Epoch})
 		page := func() []string {
 			const most = 100_000 // at once, where the store can: the pages are not what is tested here
 			return slices.Concat(e.all(p, state.Query{Kind: state.KindSignal, Limit: most}), e.all(p, state.Query{Kind: state.KindSenderKey, Limit: most}))

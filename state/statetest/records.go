@@ -268,10 +268,11 @@ func testBounds(e *env) {
 func testMalformed(e *env) {
 	f := e.owned("a")
 	for name, writes := range map[string][]state.Write{
-		"no kind":        {put("", "1", "x")},
-		"a # in a kind":  {put("A#B", "1", "x")},
-		"a key twice":    {put(state.KindEvent, "1", "x"), put(state.KindEvent, "1", "y")},
-		"put and delete": {put(state.KindEvent, "1", "x"), state.Del(state.KindEvent, "1")},
+		"no kind":                  {put("", "1", "x")},
+		"a # in a kind":            {put("A#B", "1", "x")},
+		"device state in an index": {put(state.KindSignal, "1", "x", index("i"))},
+		"a key twice":              {put(state.KindEvent, "1", "x"), put(state.KindEvent, "1", "y")},
+		"put and delete":           {put(state.KindEvent, "1", "x"), state.Del(state.KindEvent, "1")},
 	} {
 		if err := e.s.Commit(e.ctx, f, "", writes); err == nil {
 			e.Errorf("%s: accepted", name)
@@ -285,9 +286,12 @@ func testExpiry(e *env) {
 	p := state.OfSession("a")
 	past, future := e.s.Now().Add(-time.Minute), e.s.Now().Add(time.Hour)
 	lapse := func() {
-		e.commit(f, put(state.KindEventHash, "old", "x", rev(2), index("i"), expires(past)),
-			put(state.KindEventHash, "new", "x", rev(2), index("i"), expires(future)),
-			put(state.KindEventHash, "ever", "x", rev(2), index("i")))
+		e.commit(f, put(state.KindEventHash, "old", "x", rev(2), expires(past)),
+			put(state.KindEventHash, "new", "x", rev(2), expires(future)),
+			put(state.KindEventHash, "ever", "x", rev(2)),
+			put(state.KindCommand, "old", "x", index("i"), expires(past)),
+			put(state.KindCommand, "new", "x", index("i"), expires(future)),
+			put(state.KindCommand, "ever", "x", index("i")))
 	}
 	lapse()
 	e.absent(p, state.KindEventHash, "old")
@@ -296,7 +300,7 @@ func testExpiry(e *env) {
 	got, err := e.s.GetMany(e.ctx, p, []state.Key{{Kind: state.KindEventHash, ID: "old"}, {Kind: state.KindEventHash, ID: "new"}})
 	e.ok(err)
 	e.same("many", keys(got), []string{"WEVT#new"})
-	e.soon("the index", func() any { return indexed(e, "i") }, []string{"S/a WEVT#ever", "S/a WEVT#new"})
+	e.soon("the index", func() any { return indexed(e, "i") }, []string{"S/a CMD#ever", "S/a CMD#new"})
 
 	old := func(c state.Condition) error {
 		return e.s.Commit(e.ctx, f, "", []state.Write{put(state.KindEventHash, "old", "again", when(c))})

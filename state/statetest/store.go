@@ -46,6 +46,23 @@ func Store(t *testing.T, open func(t *testing.T) state.Store) {
 		"epochs grow and are never reset":                   testEpochs,
 		"a removed session leaves nothing behind":           testRemove,
 		"owners are listed":                                 testListing,
+		"members join and beat":                             testJoin,
+		"the roster is in order and has a revision":         testRoster,
+		"a look at heartbeats":                              testWatch,
+		"who stands still is declared dead":                 testDeclareDead,
+		"who was stopped is declared dead":                  testDeclareStopped,
+		"a wish to drain":                                   testDrain,
+		"the dead are forgotten":                            testForget,
+		"members and a caller that gave up":                 testMembersCancelled,
+		"several sessions are claimed or none":              testClaims,
+		"malformed claims are refused":                      testClaimBounds,
+		"the dead claim nothing":                            testClaimByTheDead,
+		"an owner hands over":                               testHandOver,
+		"deaths race heartbeats":                            testDeathRace,
+		"joins race":                                        testJoinRace,
+		"several take over from one":                        testTakeoverRace,
+		"a hand-over races claims":                          testHandOverRace,
+		"claims race a death":                               testClaimDeathRace,
 		"a session has one claimant":                        testClaimRace,
 		"commits race a claim":                              testCommitRace,
 		"conditional updates lose nothing":                  testCounterRace,
@@ -75,11 +92,29 @@ func (e *env) owned(name string) state.Fence {
 
 func (e *env) claimed(name, by string) state.Fence {
 	e.Helper()
-	o, err := e.s.Owner(e.ctx, name)
-	e.ok(err)
-	o, err = e.s.Claim(e.ctx, o, by)
+	o, err := Take(e.ctx, e.s, name, by)
 	e.ok(err)
 	return o.Fence()
+}
+
+// join makes incarnations known.
+func (e *env) join(incarnations ...string) {
+	e.Helper()
+	for _, id := range incarnations {
+		_, err := e.s.Join(e.ctx, id, state.MemberInfo{})
+		e.ok(err)
+	}
+}
+
+// claim claims one session, which must be granted.
+func (e *env) claim(to string, from state.Owner) state.Owner {
+	e.Helper()
+	got, err := e.s.Claim(e.ctx, to, from)
+	e.ok(err)
+	if len(got) != 1 {
+		e.Fatalf("one session was claimed, %d owners were returned", len(got))
+	}
+	return got[0]
 }
 
 func (e *env) commit(f state.Fence, writes ...state.Write) {

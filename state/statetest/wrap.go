@@ -26,16 +26,29 @@ const (
 	OwnedBy       Method = "OwnedBy"
 	Sessions      Method = "Sessions"
 	Claim         Method = "Claim"
+	HandOver      Method = "HandOver"
 	Release       Method = "Release"
-	Ping          Method = "Ping"
+	Join          Method = "Join"
+	Beat          Method = "Beat"
+	Roster        Method = "Roster"
+	Watch         Method = "Watch"
+	DeclareDead   Method = "DeclareDead"
+
+	DeclareStopped Method = "DeclareStopped"
+	Drain          Method = "Drain"
+	Forget         Method = "Forget"
+
+	Ping Method = "Ping"
 )
 
 // Call is a call of a store, as a predicate sees it. N counts the calls of all
-// methods from 1. Session, Token and Writes are set where the call has them.
+// methods from 1. Session (a claim's first), Worker (who claims, gives, beats or is
+// spoken of), Token and Writes are set where the call has them.
 type Call struct {
 	N       int
 	Method  Method
 	Session string
+	Worker  string
 	Token   string
 	Writes  []state.Write
 }
@@ -94,8 +107,49 @@ func (a *around) Sessions(ctx context.Context, after string, limit int) ([]state
 	return ask(ctx, a, Call{Method: Sessions}, func() ([]state.Owner, error) { return a.Store.Sessions(ctx, after, limit) })
 }
 
-func (a *around) Claim(ctx context.Context, from state.Owner, to string) (state.Owner, error) {
-	return ask(ctx, a, Call{Method: Claim, Session: from.Session}, func() (state.Owner, error) { return a.Store.Claim(ctx, from, to) })
+func (a *around) Claim(ctx context.Context, to string, from ...state.Owner) ([]state.Owner, error) {
+	c := Call{Method: Claim, Worker: to}
+	if len(from) > 0 {
+		c.Session = from[0].Session
+	}
+	return ask(ctx, a, c, func() ([]state.Owner, error) { return a.Store.Claim(ctx, to, from...) })
+}
+
+func (a *around) HandOver(ctx context.Context, f state.Fence, to string) (state.Owner, error) {
+	c := Call{Method: HandOver, Session: f.Session, Worker: f.Owner}
+	return ask(ctx, a, c, func() (state.Owner, error) { return a.Store.HandOver(ctx, f, to) })
+}
+
+func (a *around) Join(ctx context.Context, id string, info state.MemberInfo) (state.Member, error) {
+	return ask(ctx, a, Call{Method: Join, Worker: id}, func() (state.Member, error) { return a.Store.Join(ctx, id, info) })
+}
+
+func (a *around) Beat(ctx context.Context, id string, load state.Load) error {
+	return a.do(ctx, Call{Method: Beat, Worker: id}, func() error { return a.Store.Beat(ctx, id, load) })
+}
+
+func (a *around) Roster(ctx context.Context) (state.Roster, error) {
+	return ask(ctx, a, Call{Method: Roster}, func() (state.Roster, error) { return a.Store.Roster(ctx) })
+}
+
+func (a *around) Watch(ctx context.Context, ids []string) (state.Pulse, error) {
+	return ask(ctx, a, Call{Method: Watch}, func() (state.Pulse, error) { return a.Store.Watch(ctx, ids) })
+}
+
+func (a *around) DeclareDead(ctx context.Context, id string, seen uint64) error {
+	return a.do(ctx, Call{Method: DeclareDead, Worker: id}, func() error { return a.Store.DeclareDead(ctx, id, seen) })
+}
+
+func (a *around) DeclareStopped(ctx context.Context, id string) error {
+	return a.do(ctx, Call{Method: DeclareStopped, Worker: id}, func() error { return a.Store.DeclareStopped(ctx, id) })
+}
+
+func (a *around) Drain(ctx context.Context, id string, wanted bool) error {
+	return a.do(ctx, Call{Method: Drain, Worker: id}, func() error { return a.Store.Drain(ctx, id, wanted) })
+}
+
+func (a *around) Forget(ctx context.Context, id string) error {
+	return a.do(ctx, Call{Method: Forget, Worker: id}, func() error { return a.Store.Forget(ctx, id) })
 }
 
 func (a *around) Release(ctx context.Context, f state.Fence) error {

@@ -3,6 +3,7 @@ package statetest_test
 import (
 	"context"
 	"errors"
+	"reflect"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -103,8 +104,11 @@ func TestFault(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if _, err := s.Join(t.Context(), "w", state.MemberInfo{}); err != nil {
+		t.Fatal(err)
+	}
 	s.FailAfter(func(c statetest.Call) bool { return c.Method == statetest.Claim && c.Session == "a" }, 1, nil)
-	if got, err := s.Claim(t.Context(), o, "w"); !errors.Is(err, state.ErrUnavailable) || got != (state.Owner{}) {
+	if got, err := s.Claim(t.Context(), "w", o); !errors.Is(err, state.ErrUnavailable) || got != nil {
 		t.Errorf("a claim whose answer is lost: %v, %v", got, err)
 	}
 	if o, err := m.Owner(t.Context(), "a"); err != nil || o.Incarnation != "w" {
@@ -126,5 +130,60 @@ func TestCounting(t *testing.T) {
 	s.Reset()
 	if got := s.Count(); got != 0 {
 		t.Errorf("after a reset: %d", got)
+	}
+}
+
+// No method of a store goes past the wrappers, and each says what it is about.
+func TestEveryCallIsSeen(t *testing.T) {
+	ctx, s := t.Context(), statetest.Fault(memory.New(nil))
+	seen := map[statetest.Method]statetest.Call{}
+	s.FailBefore(func(c statetest.Call) bool {
+		seen[c.Method] = c
+		return true
+	}, -1, nil)
+	f := state.Fence{Session: "a", Owner: "w1", Epoch: 1}
+	o, p := state.Owner{Session: "a"}, state.OfSession("a")
+	for _, call := range []func() error{
+		func() error { _, err := s.Get(ctx, p, state.Key{}); return err },
+		func() error { _, err := s.GetMany(ctx, p, nil); return err },
+		func() error { _, err := s.Query(ctx, p, state.Query{}); return err },
+		func() error { _, err := s.Indexed(ctx, "", nil, 0); return err },
+		func() error { return s.Commit(ctx, f, "t", []state.Write{{}}) },
+		func() error { return s.Update(ctx, p, []state.Write{{}}) },
+		func() error { return s.CreateSession(ctx, "a", nil) },
+		func() error { return s.RemoveSession(ctx, f) },
+		func() error { _, err := s.Owner(ctx, "a"); return err },
+		func() error { _, err := s.OwnedBy(ctx, "", "", 0); return err },
+		func() error { _, err := s.Sessions(ctx, "", 0); return err },
+		func() error { _, err := s.Claim(ctx, "w2", o, state.Owner{Session: "b"}); return err },
+		func() error { _, err := s.HandOver(ctx, f, "w2"); return err },
+		func() error { return s.Release(ctx, f) },
+		func() error { _, err := s.Join(ctx, "w1", state.MemberInfo{}); return err },
+		func() error { return s.Beat(ctx, "w1", state.Load{}) },
+		func() error { _, err := s.Roster(ctx); return err },
+		func() error { _, err := s.Watch(ctx, nil); return err },
+		func() error { return s.DeclareDead(ctx, "w1", 1) },
+		func() error { return s.DeclareStopped(ctx, "w1") },
+		func() error { return s.Drain(ctx, "w1", true) },
+		func() error { return s.Forget(ctx, "w1") },
+		func() error { return s.Ping(ctx) },
+	} {
+		if err := call(); !errors.Is(err, state.ErrUnavailable) {
+			t.Errorf("a call went past the fault: %v", err)
+		}
+	}
+	// Now and Close are no calls of the store's.
+	if got, want := len(seen), reflect.TypeFor[state.Store]().NumMethod()-2; got != want {
+		t.Errorf("%d methods were seen, a store has %d", got, want)
+	}
+	for m, want := range map[statetest.Method][2]string{
+		statetest.Commit: {"a", ""}, statetest.RemoveSession: {"a", ""}, statetest.Release: {"a", ""},
+		statetest.Claim: {"a", "w2"}, statetest.HandOver: {"a", "w1"},
+		statetest.Join: {"", "w1"}, statetest.Beat: {"", "w1"}, statetest.DeclareDead: {"", "w1"},
+		statetest.DeclareStopped: {"", "w1"}, statetest.Drain: {"", "w1"}, statetest.Forget: {"", "w1"},
+	} {
+		if got := seen[m]; got.Session != want[0] || got.Worker != want[1] {
+			t.Errorf("%s is about session %q and worker %q, want %q", m, got.Session, got.Worker, want)
+		}
 	}
 }

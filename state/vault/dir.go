@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/holdfast-wa/holdfast/state"
 )
@@ -36,8 +37,8 @@ type Dir struct {
 var _ state.Vault = (*Dir)(nil)
 
 // OpenDir opens the vault in the folder at root, which is made if it is not
-// there, and removes what writers that were killed have left half-written. One
-// process has a vault open at a time. Errors wrap state.ErrUnavailable.
+// there, and removes what writers that were killed have left half-written. Several
+// processes may have it open. Errors wrap state.ErrUnavailable.
 func OpenDir(root string) (*Dir, error) {
 	root, err := filepath.Abs(root)
 	if err != nil {
@@ -68,7 +69,11 @@ func OpenDir(root string) (*Dir, error) {
 	return d, nil
 }
 
-// clean removes half-written files.
+// abandoned is how old a half-written file must be to be removed: a writer of
+// another process takes seconds.
+const abandoned = time.Hour
+
+// clean removes half-written files that nobody is writing any more.
 func (d *Dir) clean() error {
 	sessions, err := os.ReadDir(d.root)
 	if err != nil {
@@ -76,7 +81,7 @@ func (d *Dir) clean() error {
 	}
 	for _, s := range sessions {
 		if !s.IsDir() {
-			if strings.HasPrefix(s.Name(), tempPrefix) {
+			if leftOver(s) {
 				if err := remove(filepath.Join(d.root, s.Name())); err != nil {
 					return d.failure("clean", err)
 				}
@@ -88,7 +93,7 @@ func (d *Dir) clean() error {
 			return d.failure("list", err)
 		}
 		for _, f := range files {
-			if !strings.HasPrefix(f.Name(), tempPrefix) {
+			if !leftOver(f) {
 				continue
 			}
 			if err := remove(filepath.Join(d.root, s.Name(), f.Name())); err != nil {
@@ -97,6 +102,14 @@ func (d *Dir) clean() error {
 		}
 	}
 	return nil
+}
+
+func leftOver(e fs.DirEntry) bool {
+	if !strings.HasPrefix(e.Name(), tempPrefix) {
+		return false
+	}
+	info, err := e.Info()
+	return err == nil && time.Since(info.ModTime()) > abandoned
 }
 
 // PutObject implements state.Vault. There are no version ids.

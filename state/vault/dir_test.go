@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/holdfast-wa/holdfast/state"
 	"github.com/holdfast-wa/holdfast/state/statetest"
@@ -73,6 +74,14 @@ func TestLeftoversAreCleaned(t *testing.T) {
 	}
 	if names, err := d.ListObjects(t.Context(), "a"); err != nil || fmt.Sprint(names) != "[x]" {
 		t.Errorf("objects %v, %v; want x alone", names, err)
+	}
+	openDir(t, root) // by another process, while a writer of this one is at it
+	if _, err := os.Stat(left); err != nil {
+		t.Errorf("a file that may still be written is gone: %v", err)
+	}
+	old := time.Now().Add(-2 * time.Hour)
+	if err := os.Chtimes(left, old, old); err != nil {
+		t.Fatal(err)
 	}
 	d = openDir(t, root)
 	if _, err := os.Stat(left); !errors.Is(err, os.ErrNotExist) {

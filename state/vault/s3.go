@@ -100,10 +100,12 @@ func OpenS3(ctx context.Context, o S3Options) (*S3, error) {
 	if err := awsclient.CheckEndpoint(o.Endpoint); err != nil {
 		return nil, fmt.Errorf("vault s3://%s: %w", o.Bucket, err)
 	}
-	if o.Endpoint != "" && o.Region == "" {
-		o.Region = "us-east-1"
+	known := awsclient.Options{Region: o.Region, HTTPClient: o.HTTPClient, Credentials: o.Credentials}
+	cfg, err := awsclient.Config(ctx, known)
+	if err != nil && o.Endpoint != "" && o.Region == "" { // the environment has none, and that service minds none
+		known.Region = "us-east-1"
+		cfg, err = awsclient.Config(ctx, known)
 	}
-	cfg, err := awsclient.Config(ctx, awsclient.Options{Region: o.Region, HTTPClient: o.HTTPClient, Credentials: o.Credentials})
 	if err != nil {
 		return nil, fmt.Errorf("vault s3://%s: %w", o.Bucket, err)
 	}
@@ -300,12 +302,20 @@ func (v *S3) DeleteObject(ctx context.Context, session, name, versionID string) 
 		}
 	}
 	for _, version := range versions {
-		_, err := v.client.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &v.o.Bucket, Key: &key, VersionId: &version})
-		if err != nil && !absent(err, version) {
+		if err := v.remove(ctx, key, version); err != nil {
 			return v.failure("delete", "s3:DeleteObject and s3:DeleteObjectVersion", err)
 		}
 	}
 	return nil
+}
+
+// remove deletes one version; that it is absent is no error.
+func (v *S3) remove(ctx context.Context, key, version string) error {
+	_, err := v.client.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &v.o.Bucket, Key: &key, VersionId: &version})
+	if absent(err, version) {
+		return nil
+	}
+	return err
 }
 
 // versions returns the ids of all versions and delete markers of a key. In a

@@ -3,6 +3,8 @@ package crash
 import (
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -12,7 +14,7 @@ func TestMain(m *testing.M) {
 	if dir == "" {
 		os.Exit(m.Run())
 	}
-	if _, err := Start(dir, "w-dying"); err != nil {
+	if err := Start(dir, "w-dying"); err != nil {
 		os.Exit(3)
 	}
 	if os.Getenv("CRASH_TEST_KILL") != "" {
@@ -44,32 +46,45 @@ func die(t *testing.T, dir string, env ...string) {
 func TestAPanicNamesItsSession(t *testing.T) {
 	dir := t.TempDir()
 	die(t, dir)
-	prev, err := Start(dir, "w-next")
+	// The next process has a report of its own beside it.
+	if err := Start(dir, "w-next"); err != nil {
+		t.Fatal(err)
+	}
+	defer Stop(dir, "w-next")
+	want := Report{Incarnation: "w-dying", Panicked: true, Session: "shop-1", Text: "panic: assignment to entry in nil map"}
+	all := reports(t, dir)
+	if len(all) != 2 || all[0] != want || all[1] != (Report{Incarnation: "w-next"}) {
+		t.Fatalf("got %+v, want %+v first", all, want)
+	}
+	if err := Settle(dir, all[0]); err != nil {
+		t.Fatal(err)
+	}
+	if all := reports(t, dir); len(all) != 1 {
+		t.Fatalf("the panic was blamed twice: %+v", all)
+	}
+	if text, err := os.ReadFile(filepath.Join(dir, "crash.log.old")); err != nil || !strings.Contains(string(text), "nil map") {
+		t.Errorf("the panic is not kept for people: %v", err)
+	}
+}
+
+func reports(t *testing.T, dir string) []Report {
+	t.Helper()
+	all, err := Reports(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Previous{Incarnation: "w-dying", Panicked: true, Session: "shop-1", Text: "panic: assignment to entry in nil map"}
-	if prev != want {
-		t.Fatalf("got %+v, want %+v", prev, want)
-	}
-	again, err := Start(dir, "w-third")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if again != (Previous{Incarnation: "w-next"}) {
-		t.Fatalf("the panic was blamed twice: %+v", again)
-	}
+	return all
 }
 
 func TestAKillBlamesNobody(t *testing.T) {
 	dir := t.TempDir()
 	die(t, dir, "CRASH_TEST_KILL=1")
-	prev, err := Start(dir, "w-next")
-	if err != nil {
-		t.Fatal(err)
+	all := reports(t, dir)
+	if len(all) != 1 || all[0] != (Report{Incarnation: "w-dying"}) {
+		t.Fatalf("got %+v", all)
 	}
-	if prev != (Previous{Incarnation: "w-dying"}) {
-		t.Fatalf("got %+v", prev)
+	if err := Settle(dir, all[0]); err != nil || len(reports(t, dir)) != 0 {
+		t.Errorf("it is still there: %v", err)
 	}
 }
 

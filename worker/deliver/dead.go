@@ -24,8 +24,21 @@ func (q *Queue) bury(ctx context.Context, sink string, ev state.Event, why *Refu
 	if err != nil {
 		return fmt.Errorf("dead letter: %w", err)
 	}
-	return q.putDead(ctx, state.DeadLetter{Sink: sink, Seq: ev.Seq, EventID: ev.ID, Type: ev.Type, At: ev.Time,
-		Status: why.Status, Reason: why.Error(), Sealed: sealed})
+	dl := state.DeadLetter{Sink: sink, Seq: ev.Seq, EventID: ev.ID, Type: ev.Type, At: ev.Time,
+		Status: why.Status, Reason: why.Error(), Sealed: sealed}
+	if len(sealed) > state.MaxEvent {
+		// An object of its own: the event's goes when every sink has had it.
+		if dl.Large, err = q.putLarge(ctx, sealed); err != nil {
+			return fmt.Errorf("dead letter: %w", err)
+		}
+		if plain, err = json.Marshal(withoutData(ev)); err == nil {
+			dl.Sealed, err = q.d.cfg.Fleet.Seal(place, plain)
+		}
+		if err != nil {
+			return fmt.Errorf("dead letter: %w", err)
+		}
+	}
+	return q.putDead(ctx, dl)
 }
 
 // buryBroken puts a stored event aside that cannot be opened, as it is.
@@ -90,19 +103,27 @@ func (q *Queue) Redrive(ctx context.Context, id string) error {
 	if sink == nil {
 		return fmt.Errorf("dead letter %s: sink %s: %w", id, dl.Sink, ErrNoSink)
 	}
-	plain, err := q.d.cfg.Fleet.Open(seal.Place{Partition: p, Kind: state.KindEvent, ID: state.EventID(dl.Seq)}, dl.Sealed)
+	sealed := dl.Sealed
+	if dl.Large != nil && q.d.cfg.Vault != nil {
+		if sealed, err = q.large(ctx, *dl.Large); err != nil {
+			return fmt.Errorf("dead letter %s: %w", id, err)
+		}
+	}
+	ev, err := q.unseal(p, state.EventID(dl.Seq), sealed)
 	if err != nil {
 		return fmt.Errorf("dead letter %s: %w", id, err)
-	}
-	var ev state.Event
-	if err := json.Unmarshal(plain, &ev); err != nil {
-		return fmt.Errorf("dead letter %s: %w: %w", id, state.ErrCorrupt, err)
 	}
 	n, err := sink.Deliver(ctx, []state.Event{ev})
 	var refused *Refused
 	switch {
 	case err == nil && n == 1:
-		return q.s.Commit(ctx, state.Del(state.KindDead, id))
+		if err := q.s.Commit(ctx, state.Del(state.KindDead, id)); err != nil {
+			return err
+		}
+		if dl.Large != nil && q.d.cfg.Vault != nil {
+			_ = q.d.cfg.Vault.DeleteObject(ctx, q.s.Name, dl.Large.Name, dl.Large.VersionID) // or it is swept
+		}
+		return nil
 	case errors.As(err, &refused):
 		dl.Tries++
 		dl.Status, dl.Reason, dl.DiedAt = refused.Status, refused.Error(), q.d.cfg.Now().UTC()

@@ -46,6 +46,7 @@ const (
 type Config struct {
 	Records Records
 	Fleet   Keyset
+	Vault   Vault // where events are that do not fit into a record; nil: they are delivered without their data
 
 	Places    int           // turns at a time for each sink name; default 64. Half of them are for lanes whose last turn did not fail
 	PauseMin  time.Duration // after the first failure, doubling; default 2 s

@@ -231,10 +231,16 @@ func (q *Queue) next(ctx context.Context, l *lane, probe bool) (batch, error) {
 		// Events older than the bounds of the queue are taken out of it.
 		return batch{upTo: last}, nil
 	}
-	b, size := batch{upTo: cursor}, 0
+	b, size, whole := batch{upTo: cursor}, 0, 0
 	for _, r := range got.Records {
 		size += len(r.Value)
-		ev, trimmed, err := openEvent(q.d.cfg.Fleet, p, r)
+		ev, trimmed, err := q.openEvent(ctx, r)
+		if err != nil && !errors.Is(err, state.ErrCorrupt) {
+			if len(b.events) > 0 {
+				break // first what is there
+			}
+			return batch{}, err // the vault does not answer now
+		}
 		if err != nil {
 			b.broken = &r
 			b.upTo = max(b.upTo, seqOf(r))
@@ -243,6 +249,9 @@ func (q *Queue) next(ctx context.Context, l *lane, probe bool) (batch, error) {
 		b.upTo = max(b.upTo, ev.Seq)
 		if !trimmed { // each sink of its time has had a trimmed one
 			b.events = append(b.events, ev)
+			if whole += eventSize(ev); whole > sessionBytes {
+				break // large ones, which are read from the vault: the rest in another turn
+			}
 		}
 	}
 	if !probe {
@@ -258,8 +267,11 @@ func (q *Queue) next(ctx context.Context, l *lane, probe bool) (batch, error) {
 	return b, nil
 }
 
-// openEvent reads a record EV#seq.
-func openEvent(fleet Keyset, p state.Partition, r state.Record) (ev state.Event, trimmed bool, err error) {
+// openEvent reads a record EV#seq, and of an event that does not fit into one
+// what is in the vault. An error that does not wrap state.ErrCorrupt means that it
+// could not be read now.
+func (q *Queue) openEvent(ctx context.Context, r state.Record) (ev state.Event, trimmed bool, err error) {
+	p := state.OfSession(q.s.Name)
 	var s state.StoredEvent
 	if err := state.Decode(r.Value, &s); err != nil {
 		return ev, false, err
@@ -267,14 +279,29 @@ func openEvent(fleet Keyset, p state.Partition, r state.Record) (ev state.Event,
 	if s.Trimmed {
 		return state.Event{ID: s.ID, Type: s.Type, Time: s.At, Seq: seqOf(r)}, true, nil
 	}
-	plain, err := fleet.Open(seal.Place{Partition: p, Kind: state.KindEvent, ID: r.Key.ID}, s.Sealed)
+	sealed := s.Sealed
+	if s.Large != nil && q.d.cfg.Vault != nil {
+		if sealed, err = q.large(ctx, *s.Large); errors.Is(err, state.ErrCorrupt) {
+			q.d.cfg.Log.Error("a large event is not in the vault any more; it is delivered without its data", "session", q.s.Name, "event", s.ID, "error", err)
+			sealed, err = s.Sealed, nil
+		}
+		if err != nil {
+			return ev, false, err
+		}
+	}
+	ev, err = q.unseal(p, r.Key.ID, sealed)
+	return ev, false, err
+}
+
+func (q *Queue) unseal(p state.Partition, id string, sealed []byte) (ev state.Event, err error) {
+	plain, err := q.d.cfg.Fleet.Open(seal.Place{Partition: p, Kind: state.KindEvent, ID: id}, sealed)
 	if err != nil {
-		return ev, false, err
+		return ev, err
 	}
 	if err := json.Unmarshal(plain, &ev); err != nil {
-		return ev, false, fmt.Errorf("%w: event: %w", state.ErrCorrupt, err)
+		return ev, fmt.Errorf("%w: event: %w", state.ErrCorrupt, err)
 	}
-	return ev, false, nil
+	return ev, nil
 }
 
 func seqOf(r state.Record) uint64 {

@@ -1,152 +1,383 @@
-// Package lease holds the right of one worker incarnation to run sessions.
-//
-// A session has one owner at a time (state.Owner). A Keeper claims sessions for
-// its incarnation and yields a Lease for each: a context in which the session
-// lives, and the fence under which it writes. When the lease is lost, the
-// context is cancelled with ErrLost as its cause and nothing of that session
-// runs on.
-//
-//	unowned ──Claim──► held ──Release──► unowned
-//	                    │ ▲
-//	                    │ └─Renew (own epoch raised after an unknown outcome)
-//	                    └──Lose (fenced, lock lost)──► gone
-//
-// This release keeps one worker a store: the caller holds an exclusive lock on
-// the data folder, so every other incarnation that the store names is dead and
-// its sessions may be claimed at once. The fence does not rely on that: it
-// refuses a stale writer whatever the lock says.
 package lease
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"sync"
-
-	"github.com/oklog/ulid/v2"
+	"time"
 
 	"github.com/holdfast-wa/holdfast/state"
 )
 
-// ErrLost is the cause of a lease's context when the session has, or may have,
-// another owner.
-var ErrLost = errors.New("lease lost")
+// Causes of a lease's context.
+var (
+	// ErrLost: the session has, or may have, another owner. Nothing is written or
+	// sent any more.
+	ErrLost = errors.New("lease lost")
+	// ErrReleased: the lease was given up on purpose.
+	ErrReleased = errors.New("lease released")
+	// ErrRecalled: the session is wanted back, for another worker or because this
+	// one ends: close, commit, then call Release.
+	ErrRecalled = errors.New("lease recalled")
+)
 
-// ErrReleased is the cause when the lease was given up on purpose.
-var ErrReleased = errors.New("lease released")
-
-// NewIncarnation makes the id of one run of a worker. Ids are never used again.
-func NewIncarnation() string {
-	return "w-" + ulid.MustNew(ulid.Now(), rand.Reader).String()
-}
-
-// Keeper claims sessions for one incarnation.
-type Keeper struct {
-	store       state.Owners
-	incarnation string
-}
-
-// NewKeeper makes the keeper of an incarnation. The caller holds the exclusive
-// lock that makes all other incarnations dead.
-func NewKeeper(store state.Owners, incarnation string) *Keeper {
-	return &Keeper{store: store, incarnation: incarnation}
-}
-
-// Incarnation is who the keeper claims for.
-func (k *Keeper) Incarnation() string { return k.incarnation }
-
-// Claimable lists up to limit sessions after the given name that this
-// incarnation may claim now, and the name to go on from ("" at the end).
-func (k *Keeper) Claimable(ctx context.Context, after string, limit int) ([]state.Owner, string, error) {
-	all, err := k.store.Sessions(ctx, after, limit)
-	if err != nil {
-		return nil, "", fmt.Errorf("listing sessions: %w", err)
-	}
-	var free []state.Owner
-	for _, o := range all {
-		if o.Incarnation != k.incarnation {
-			free = append(free, o)
-		}
-	}
-	next := ""
-	if len(all) > 0 && len(all) >= limit {
-		next = all[len(all)-1].Session
-	}
-	return free, next, nil
-}
-
-// Claim takes a session over from what was read of its owner. Somebody else
-// being faster is state.ErrFenced. parent bounds the lease's life.
-func (k *Keeper) Claim(ctx, parent context.Context, from state.Owner) (*Lease, error) {
-	o, err := k.store.Claim(ctx, from, k.incarnation)
-	if err != nil {
-		return nil, fmt.Errorf("claiming %s: %w", from.Session, err)
-	}
-	held, cancel := context.WithCancelCause(parent)
-	return &Lease{keeper: k, owner: o, ctx: held, cancel: cancel}, nil
-}
+// releaseRetry is the first pause between attempts to give a session up.
+const releaseRetry = 20 * time.Millisecond
 
 // Lease is the right to run one session.
 type Lease struct {
-	keeper *Keeper
-	ctx    context.Context
-	cancel context.CancelCauseFunc
+	keeper   *Keeper // nil: see Hold
+	life     *life   // the incarnation that holds it; nil: see Hold
+	store    state.Owners
+	clock    Clock
+	from     state.Owner
+	prepared any
+	ctx      context.Context
+	cancel   context.CancelCauseFunc
+	turn     chan struct{} // one Renew or Release at a time
 
-	mu    sync.Mutex
-	owner state.Owner
+	mu       sync.Mutex
+	owner    state.Owner
+	lost     error
+	cuts     []func()
+	recalled bool
+	target   string // whom it was recalled for; empty: nobody
+	ended    bool
 }
+
+func newLease(parent context.Context, store state.Owners, clock Clock, owner, from state.Owner) *Lease {
+	ctx, cancel := context.WithCancelCause(parent)
+	return &Lease{store: store, clock: clock, owner: owner, from: from, ctx: ctx, cancel: cancel, turn: make(chan struct{}, 1)}
+}
+
+// Hold makes a lease of a session that the caller's incarnation owns already,
+// for tools and tests that join and claim by themselves. It is trusted until it
+// is lost or released: whoever beats for the incarnation sees to that.
+func Hold(parent context.Context, store state.Owners, owner state.Owner) *Lease {
+	return newLease(parent, store, hostClock{}, owner, state.Owner{Session: owner.Session})
+}
+
+// Session is the session's name.
+func (l *Lease) Session() string { return l.from.Session }
 
 // Context is what the session lives in. Its cause says why it ended.
 func (l *Lease) Context() context.Context { return l.ctx }
 
 // Fence is the right to write at present.
-func (l *Lease) Fence() state.Fence {
+func (l *Lease) Fence() state.Fence { return l.current().Fence() }
+
+func (l *Lease) current() state.Owner {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.owner.Fence()
+	return l.owner
+}
+
+// From is whom the session was taken from: the owner before, nobody where its
+// incarnation is empty, or this incarnation itself where it had lost its trust.
+func (l *Lease) From() state.Owner { return l.from }
+
+// Prepared is what Config.Prepare returned; nil where the session came without
+// having been prepared.
+func (l *Lease) Prepared() any { return l.prepared }
+
+// OnLoss adds what is done first when the lease is lost: closing the connection,
+// within milliseconds and without waiting for anybody. Where it is lost already,
+// that is done now.
+func (l *Lease) OnLoss(cut func()) {
+	l.mu.Lock()
+	lost := l.lost != nil
+	if !lost {
+		l.cuts = append(l.cuts, cut)
+	}
+	l.mu.Unlock()
+	if lost {
+		cut()
+	}
+}
+
+// Trusted says whether the session may connect now. It reads the clock, so that
+// it is false as soon as trust is over, whether or not anybody has noticed.
+func (l *Lease) Trusted() bool {
+	if l.ctx.Err() != nil {
+		return false
+	}
+	l.mu.Lock()
+	lost := l.lost != nil
+	l.mu.Unlock()
+	return !lost && (l.life == nil || l.life.trusted())
+}
+
+// Lose ends the lease because the session is, or may be, somebody else's: the
+// connection is cut, then the context ends. Release is still called afterwards,
+// to tell that nothing runs any more.
+func (l *Lease) Lose(why error) {
+	if l.sever(why) {
+		l.cancel(l.loss())
+	}
+}
+
+// sever marks the lease lost and cuts its connection. It is false if that was
+// done before.
+func (l *Lease) sever(why error) bool {
+	l.mu.Lock()
+	if l.lost != nil || l.ended {
+		l.mu.Unlock()
+		return false
+	}
+	l.lost = fmt.Errorf("%w: %w", ErrLost, why)
+	cuts := l.cuts
+	l.cuts = nil
+	l.mu.Unlock()
+	for _, cut := range cuts {
+		cut()
+	}
+	return true
+}
+
+func (l *Lease) loss() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.lost
+}
+
+// Mine asks the store whether this incarnation still owns the session.
+func (l *Lease) Mine(ctx context.Context) (bool, error) {
+	now, err := l.read(ctx)
+	if errors.Is(err, state.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("reading the owner of %s: %w", l.Session(), err)
+	}
+	return now.Incarnation == l.current().Incarnation, nil
 }
 
 // Renew raises the own epoch. It is called after a commit whose outcome stayed
 // unknown: with the new epoch the old commit can no longer happen, and what is
-// then read is what counts. state.ErrFenced loses the lease.
+// then read is what counts. state.ErrFenced and state.ErrDead lose the lease.
 func (l *Lease) Renew(ctx context.Context) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	o, err := l.keeper.store.Claim(ctx, l.owner, l.keeper.incarnation)
+	if err := l.enter(ctx); err != nil {
+		return fmt.Errorf("raising the epoch of %s: %w", l.Session(), err)
+	}
+	defer l.leave()
+	if err := l.over(); err != nil {
+		return fmt.Errorf("raising the epoch of %s: %w", l.Session(), err)
+	}
+	o, err := l.again(ctx, l.current())
 	if errors.Is(err, state.ErrFenced) {
 		// Our own earlier attempt may be what happened: then the owner is still
 		// us, at a higher epoch, and that epoch is ours to go on from.
-		now, readErr := l.keeper.store.Owner(ctx, l.owner.Session)
-		if readErr == nil && now.Incarnation == l.keeper.incarnation && now.Epoch > l.owner.Epoch {
-			o, err = l.keeper.store.Claim(ctx, now, l.keeper.incarnation)
+		was := l.current()
+		now, readErr := l.read(ctx)
+		switch {
+		case readErr == nil && now.Incarnation == was.Incarnation && now.Epoch > was.Epoch:
+			o, err = l.again(ctx, now)
+		case readErr != nil && !errors.Is(readErr, state.ErrNotFound):
+			err = readErr // whose it is stays unknown
 		}
+	}
+	switch {
+	case errors.Is(err, state.ErrDead):
+		l.Lose(err)
+		if l.life != nil {
+			l.life.die(err)
+		}
+	case errors.Is(err, state.ErrFenced), errors.Is(err, state.ErrNotFound):
+		l.Lose(err)
 	}
 	if err != nil {
-		if errors.Is(err, state.ErrFenced) || errors.Is(err, state.ErrNotFound) {
-			l.cancel(fmt.Errorf("%w: %w", ErrLost, err))
-		}
-		return fmt.Errorf("raising the epoch of %s: %w", l.owner.Session, err)
-	}
-	l.owner = o
-	return nil
-}
-
-// Lose ends the lease because the session is, or may be, somebody else's.
-func (l *Lease) Lose(why error) { l.cancel(fmt.Errorf("%w: %w", ErrLost, why)) }
-
-// Release gives the session up, after its socket was closed and everything was
-// committed. A lease that was lost is not released.
-func (l *Lease) Release(ctx context.Context) error {
-	if errors.Is(context.Cause(l.ctx), ErrLost) {
-		return nil
+		return fmt.Errorf("raising the epoch of %s: %w", l.Session(), err)
 	}
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	err := l.keeper.store.Release(ctx, l.owner.Fence())
-	l.cancel(ErrReleased)
-	if err != nil && !errors.Is(err, state.ErrFenced) {
-		return fmt.Errorf("releasing %s: %w", l.owner.Session, err)
+	l.owner = o
+	l.mu.Unlock()
+	return nil
+}
+
+// again claims the session from the incarnation itself.
+func (l *Lease) again(ctx context.Context, from state.Owner) (state.Owner, error) {
+	var got []state.Owner
+	err := l.transact(ctx, func(ctx context.Context) (err error) {
+		got, err = l.store.Claim(ctx, from.Incarnation, from)
+		return err
+	})
+	if err != nil {
+		return state.Owner{}, err
+	}
+	return got[0], nil
+}
+
+// transact does a transaction that checks a LIFE item, in its turn.
+func (l *Lease) transact(ctx context.Context, do func(context.Context) error) error {
+	if l.keeper == nil {
+		return do(ctx)
+	}
+	return l.keeper.transact(ctx, do)
+}
+
+// Release tells that nothing of the session runs any more: its connection is
+// closed and everything is committed. It hands the session over to the worker
+// that it was recalled for, or else gives it up to nobody. A lease that was lost
+// is not given to anybody; it is forgotten here. The first call counts.
+//
+// An error means that the store did not take it until ctx ended. The session is
+// then still this incarnation's, and the Keeper takes it up again.
+func (l *Lease) Release(ctx context.Context) error {
+	if err := l.enter(ctx); err != nil {
+		l.finish(ErrReleased)
+		return fmt.Errorf("releasing %s: %w", l.Session(), err)
+	}
+	defer l.leave()
+	if l.over() != nil {
+		l.finish(ErrReleased)
+		return nil
+	}
+	to, err := l.yield(ctx)
+	l.finish(ErrReleased)
+	if err != nil {
+		return fmt.Errorf("releasing %s: %w", l.Session(), err)
+	}
+	if l.keeper != nil {
+		l.keeper.cfg.Observe.Given(l.Session(), to)
 	}
 	return nil
 }
+
+// yield changes the owner in the store and tells to whom.
+func (l *Lease) yield(ctx context.Context) (string, error) {
+	for pause := releaseRetry; ; pause = min(2*pause, time.Second) {
+		fence, to := l.Fence(), l.destination()
+		var err error
+		if to == "" {
+			err = l.bounded(ctx, func(ctx context.Context) error { return l.store.Release(ctx, fence) })
+		} else {
+			err = l.transact(ctx, func(ctx context.Context) error {
+				_, err := l.store.HandOver(ctx, fence, to)
+				return err
+			})
+		}
+		switch {
+		case err == nil:
+			return to, nil
+		case errors.Is(err, state.ErrDead) && to != "":
+			l.retarget(to, "")
+			continue
+		case errors.Is(err, state.ErrFenced), errors.Is(err, state.ErrNotFound):
+			// An earlier attempt whose answer was lost may be what happened, or an
+			// earlier Renew.
+			now, readErr := l.read(ctx)
+			if errors.Is(readErr, state.ErrNotFound) {
+				return "", nil
+			}
+			if readErr == nil && (now.Incarnation != fence.Owner || now.Epoch <= fence.Epoch) {
+				return now.Incarnation, nil
+			}
+			if readErr == nil {
+				l.mu.Lock()
+				l.owner = now
+				l.mu.Unlock()
+				continue
+			}
+			err = readErr
+		}
+		if !errors.Is(err, state.ErrUnavailable) && !errors.Is(err, context.DeadlineExceeded) {
+			return "", err
+		}
+		if l.clock.Wait(ctx, pause, nil) != nil {
+			return "", err
+		}
+	}
+}
+
+// read asks the store for the owner.
+func (l *Lease) read(ctx context.Context) (now state.Owner, err error) {
+	err = l.bounded(ctx, func(ctx context.Context) (err error) {
+		now, err = l.store.Owner(ctx, l.Session())
+		return err
+	})
+	return now, err
+}
+
+func (l *Lease) bounded(ctx context.Context, do func(context.Context) error) error {
+	if l.keeper == nil {
+		return do(ctx)
+	}
+	return l.keeper.bounded(ctx, do)
+}
+
+// Recall asks the session back for one incarnation by name, as an operator's
+// command does; whoever it is must have joined. Its context ends with ErrRecalled.
+func (l *Lease) Recall(to string) { l.recall(to) }
+
+// recall ends the context so that the session is given up, for another worker
+// where one is named. It is false if the lease has ended or was recalled before.
+func (l *Lease) recall(target string) bool {
+	l.mu.Lock()
+	if l.recalled || l.lost != nil || l.ended {
+		l.mu.Unlock()
+		return false
+	}
+	l.recalled, l.target = true, target
+	l.mu.Unlock()
+	l.cancel(ErrRecalled)
+	return true
+}
+
+// retarget names another receiver, if the present one is still who was named.
+func (l *Lease) retarget(was, target string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.target == was {
+		l.target = target
+	}
+}
+
+func (l *Lease) destination() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.target
+}
+
+// held says whether the session runs and was not asked back yet.
+func (l *Lease) held() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.recalled && l.lost == nil && !l.ended
+}
+
+// over is why nothing can be done with the lease any more, nil if it can.
+func (l *Lease) over() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.lost != nil {
+		return l.lost
+	}
+	if l.ended {
+		return ErrReleased
+	}
+	return nil
+}
+
+// finish is the end of a lease: nothing of it runs any more.
+func (l *Lease) finish(why error) {
+	l.mu.Lock()
+	l.ended = true
+	l.cuts = nil
+	l.mu.Unlock()
+	l.cancel(why)
+	if l.keeper != nil {
+		l.keeper.forgetLease(l)
+	}
+}
+
+func (l *Lease) enter(ctx context.Context) error {
+	select {
+	case l.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", state.ErrUnavailable, ctx.Err())
+	}
+}
+
+func (l *Lease) leave() { <-l.turn }

@@ -54,6 +54,7 @@ const (
 	SignalStoreFailed     SignalKind = "store_failed" // (Err)
 	SignalUserStop        SignalKind = "user_stop"
 	SignalUserDisconnect  SignalKind = "user_disconnect"
+	SignalMoved           SignalKind = "moved" // the credentials were exported to another store (Err)
 )
 
 // SignalKinds lists them all.
@@ -63,7 +64,7 @@ func SignalKinds() []SignalKind {
 		SignalPasskeyError, SignalReachoutLock, SignalMultidevice, SignalDialFailed, SignalHandshakeFailed,
 		SignalClosed, SignalStreamEnd, SignalConnectTimeout, SignalPongTimeout, SignalSocketNotOpen,
 		SignalInboundStalled, SignalHandlerBlocked, SignalUndecryptable, SignalDecryptStorm, SignalHandlerPanic,
-		SignalQRExpired, SignalStale, SignalPoisoned, SignalLeaseLost, SignalStoreFailed, SignalUserStop, SignalUserDisconnect}
+		SignalQRExpired, SignalStale, SignalPoisoned, SignalLeaseLost, SignalStoreFailed, SignalUserStop, SignalUserDisconnect, SignalMoved}
 }
 
 // Signal is what was seen, before any judgement.
@@ -150,6 +151,7 @@ var whilePairing = map[state.Cause]bool{
 	state.CauseStopped:             true,
 	state.CauseLeaseLost:           true,
 	state.CauseStoreUnavailable:    true,
+	state.CauseMoved:               true,
 }
 
 // Classify finds the cause of a signal. It is total: every signal, also one of
@@ -217,6 +219,8 @@ func classifyPaired(sig Signal) state.Cause {
 		return state.CauseStopped
 	case SignalUserDisconnect:
 		return state.CauseDisconnected
+	case SignalMoved:
+		return state.CauseMoved
 	}
 	// SignalStreamEnd, SignalSocketNotOpen, SignalHandlerPanic and whatever a
 	// newer caller sends: the line is gone, and that is all there is to know.

@@ -155,7 +155,7 @@ func TestSignalsOfOurOwn(t *testing.T) {
 		SignalQRExpired: state.CauseQRExpired, SignalStale: state.CauseStaleCredentials,
 		SignalPoisoned: state.CausePoisoned, SignalLeaseLost: state.CauseLeaseLost,
 		SignalStoreFailed: state.CauseStoreUnavailable, SignalUserStop: state.CauseStopped,
-		SignalUserDisconnect: state.CauseDisconnected,
+		SignalUserDisconnect: state.CauseDisconnected, SignalMoved: state.CauseMoved,
 	}
 	for kind, want := range rows {
 		if got := Classify(Signal{Kind: kind}, true); got != want {
@@ -182,7 +182,7 @@ func TestEveryCauseCanBeReached(t *testing.T) {
 func TestUnpaired(t *testing.T) {
 	own := []state.Cause{state.CauseRestartRequired, state.CauseMultideviceMismatch, state.CauseQRExpired,
 		state.CausePasskeyRequired, state.CauseReachoutRestricted, state.CauseStaleCredentials, state.CausePoisoned,
-		state.CauseDisconnected, state.CauseStopped, state.CauseLeaseLost, state.CauseStoreUnavailable}
+		state.CauseDisconnected, state.CauseStopped, state.CauseLeaseLost, state.CauseStoreUnavailable, state.CauseMoved}
 	for _, kind := range SignalKinds() {
 		for _, code := range []int{0, 400, 401, 403, 405, 411, 429, 440, 500, 503, 515} {
 			sig := Signal{Kind: kind, Code: code}

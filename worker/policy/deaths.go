@@ -6,6 +6,13 @@ import "time"
 // that session poisoned.
 const DeathsToPoison = 3
 
+// UnexplainedToPoison is how many deaths that nobody can explain make a session
+// poisoned. When a worker vanishes with its host, nothing tells a stanza that
+// killed it from a power cut, and each of its hundreds of sessions was held: three
+// such deaths must not park them all, and a stanza that kills one worker after the
+// other must not go on for ever.
+const UnexplainedToPoison = 10
+
 // DeathsForgotten is how long a session must be online for its deaths to be
 // forgotten.
 const DeathsForgotten = 10 * time.Minute
@@ -44,3 +51,18 @@ func (d Deaths) Online(online time.Duration) Deaths {
 // Pardon is the count with which a poisoned session gets one more try: one more
 // death parks it again.
 func (d Deaths) Pardon() Deaths { return min(max(d, 0), DeathsToPoison-1) }
+
+// Unexplained counts in a session's record the deaths of workers that held it and
+// left no word of why.
+type Unexplained int
+
+// Poisoned, Online and Pardon are as those of Deaths.
+func (u Unexplained) Poisoned() bool { return u >= UnexplainedToPoison }
+
+// Online is the count to store when the session has been online for so long.
+func (u Unexplained) Online(online time.Duration) Unexplained {
+	return Unexplained(Deaths(u).Online(online))
+}
+
+// Pardon is the count with which a poisoned session gets one more try.
+func (u Unexplained) Pardon() Unexplained { return min(max(u, 0), UnexplainedToPoison-1) }

@@ -58,6 +58,7 @@ func TestResume(t *testing.T) {
 		{"the ban is over", Stored{Paired: true, Cause: state.CauseTemporaryBan, NextAttemptAt: past, CooldownUntil: past}, Resumption{}},
 		{"rejected, later", Stored{Paired: true, Cause: state.CauseRejected, NextAttemptAt: soon, CooldownUntil: soon}, Resumption{Parked: true, Until: soon}},
 		{"replaced", Stored{Paired: true, Cause: state.CauseReplaced}, Resumption{Parked: true}},
+		{"moved", Stored{State: state.Stopped, Cause: state.CauseMoved}, Resumption{Parked: true}},
 		{"stale credentials", Stored{Paired: true, Cause: state.CauseStaleCredentials}, Resumption{Parked: true}},
 		{"logged out", Stored{Cause: state.CauseLoggedOut, CooldownUntil: soon}, Resumption{Parked: true}},
 		{"the QR expired", Stored{Cause: state.CauseQRExpired}, Resumption{Parked: true}},

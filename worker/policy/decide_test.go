@@ -58,6 +58,7 @@ func TestWhatEachCauseDoes(t *testing.T) {
 		{Event{Cause: state.CauseReachoutRestricted, Expire: time.Hour}, Stay, Kept, state.Online, never, never},
 		{Event{Cause: state.CauseLeaseLost}, Park, Kept, state.Unowned, never, never},
 		{Event{Cause: state.CauseStoreUnavailable}, Redial, Kept, state.Reconnecting, 5 * time.Second, never},
+		{Event{Cause: state.CauseMoved}, Park, Kept, state.Stopped, never, never},
 	}
 	after := func(d time.Duration) time.Time {
 		if d == never {

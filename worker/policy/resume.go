@@ -14,6 +14,7 @@ type Stored struct {
 	NextAttemptAt time.Time
 	CooldownUntil time.Time
 	Deaths        Deaths
+	Unexplained   Unexplained
 }
 
 // Resumption is what a worker does first with a session that is wanted running.
@@ -34,7 +35,7 @@ func Resume(st Stored, now time.Time) Resumption {
 	until := later(st.NextAttemptAt, st.CooldownUntil)
 	pending := until.After(now)
 
-	if st.Deaths.Poisoned() {
+	if st.Deaths.Poisoned() || st.Unexplained.Poisoned() {
 		switch {
 		case st.Cause != state.CausePoisoned:
 			return Resumption{Poisoned: true, Why: "the process died too often while it held this session"}
@@ -50,6 +51,8 @@ func Resume(st Stored, now time.Time) Resumption {
 		if pending {
 			return Resumption{Parked: true, Until: until, Why: "a cooldown is running"}
 		}
+	case st.Cause == state.CauseMoved:
+		return Resumption{Parked: true, Why: "moved to another store: only a command goes on"}
 	case st.State == state.Stopped:
 		return Resumption{Parked: true, Why: "the attempts were used up; only a command starts it again"}
 	case rule.Action == Retire, rule.Action == Park && rule.Wait == WaitNone:

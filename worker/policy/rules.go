@@ -275,6 +275,11 @@ var ruleTable = map[state.Cause]Rule{
 		Action: Redial, Credentials: Kept, State: state.Reconnecting, Wait: WaitStore, Cooldown: CooldownNone,
 		Overridable: true, Event: state.EventState,
 		Advice: "Bring the store back: disk space, permissions, the database service. The session reconnects by itself, and WhatsApp keeps what it has not acknowledged."},
+	state.CauseMoved: {Title: "Moved to another store",
+		Signal: "an export took the session to another store",
+		Action: Park, Credentials: Kept, State: state.Stopped, Wait: WaitNone, Cooldown: CooldownNone,
+		Event:  state.EventState,
+		Advice: "It lives where its file was imported; `import` brings it back from there. If that file was lost before it was imported anywhere, `holdfast export --take-back`. `repair` gives the moved device up here and pairs another one."},
 }
 
 // FatalCauses lists the causes that make a session dead, in order.

@@ -57,7 +57,7 @@ func (a *actor) command(ctx context.Context, o Order) phase {
 	}
 	a.open[o.ID] = struct{}{}
 	now := time.Now()
-	if !o.ExpiresAt.IsZero() && now.After(o.ExpiresAt) {
+	if !o.ExpiresAt.IsZero() && now.After(o.ExpiresAt) && o.State != state.CommandRunning {
 		return a.finish(o, outcome{state: state.CommandExpired, code: "expired",
 			problem: "nobody owned the session before the command expired"}, nil)
 	}
@@ -65,6 +65,11 @@ func (a *actor) command(ctx context.Context, o Order) phase {
 		return a.strand(err)
 	}
 	a.log.Info("command", "verb", o.Verb, "by", o.By, "command", o.ID)
+	if takesTime(o.Verb) {
+		if err := a.began(&o); err != nil {
+			return a.strand(err)
+		}
+	}
 	switch o.Verb {
 	case state.VerbReconcile:
 		return a.finish(o, done(""), a.followSpec(ctx))
@@ -102,8 +107,85 @@ func (a *actor) command(ctx context.Context, o Order) phase {
 		return a.debug(o)
 	case state.VerbDelete:
 		return a.remove(ctx)
+	case state.VerbRewrap, state.VerbRotate:
+		return a.rekey(ctx, o)
+	case state.VerbHandOver:
+		return a.handOver(o)
 	}
 	return a.finish(o, failed("unknown_verb", "this release does not know %q", o.Verb), nil)
+}
+
+// takesTime tells for which commands it is worth a commit to say that they run:
+// those that wait for somebody else.
+func takesTime(v state.Verb) bool {
+	switch v {
+	case state.VerbDisconnect, state.VerbRepair, state.VerbRestart, state.VerbRestore, state.VerbPairCode, state.VerbRedrive:
+		return true
+	}
+	return false
+}
+
+// began stores that a command runs, and under which epoch. It stays in the index
+// of its owner until it has ended.
+func (a *actor) began(o *Order) error {
+	fence := a.cfg.Lease.Fence()
+	c := o.Command
+	c.State, c.Epoch = state.CommandRunning, fence.Epoch
+	value, err := state.Encode(c)
+	if err != nil {
+		return err
+	}
+	w := state.Put(state.KindCommand, c.ID, value)
+	w.Rev, w.If, w.Index = o.Rev+1, state.AtRev(o.Rev), state.CommandIndex(fence.Owner)
+	w.Expires = c.ExpiresAt.Add(commandKept)
+	err = a.jrn.Commit(context.Background(), journal.Batch{Writes: []state.Write{w}})
+	if errors.Is(err, state.ErrConflict) {
+		return nil // changed meanwhile: its end will meet the same and say so
+	}
+	if err == nil {
+		o.Command, o.Rev = c, w.Rev
+	}
+	return err
+}
+
+// rekey changes what the session's keyset is wrapped with, or its primary key.
+func (a *actor) rekey(ctx context.Context, o Order) phase {
+	idle := a.dev == nil
+	if err := a.openDevice(ctx); err != nil {
+		a.dropDevice()
+		return a.finish(o, failed("credentials_unreadable", "%v", err), nil)
+	}
+	change, told := a.dev.Rotate, "the keyset has a new primary key; records take it as they are written"
+	if o.Verb == state.VerbRewrap {
+		change, told = a.dev.Rewrap, "the keyset is wrapped with the present master key"
+	}
+	err := change(ctx)
+	if err != nil && a.jrn.Err() != nil {
+		return a.strand(a.jrn.Err())
+	}
+	if idle {
+		a.dropDevice()
+	}
+	if err != nil {
+		return a.finish(o, failed("keyset_not_changed", "%v", err), nil)
+	}
+	return a.finish(o, done(told), nil)
+}
+
+// handOver gives the session to one incarnation by name: to a tool that moves or
+// mends it. The command ends first, or the session would come back with it.
+func (a *actor) handOver(o Order) phase {
+	to := o.Args["to"]
+	if err := state.CheckIncarnation(to); err != nil {
+		return a.finish(o, failed("bad_command", "%v", err), nil)
+	}
+	return func(ctx context.Context) phase {
+		if next := a.finish(o, done("given to "+to), nil); next != nil {
+			return next
+		}
+		a.cfg.Lease.Recall(to)
+		return a.leave
+	}
 }
 
 // cooling refuses what a running cooldown forbids.
@@ -228,6 +310,9 @@ func (a *actor) disconnect(unlinked string) phase {
 
 // repair clears the credentials and pairs anew.
 func (a *actor) repair(ctx context.Context) phase {
+	if err := device.GiveUp(ctx, a.deviceConfig()); err != nil { // what was exported lives on elsewhere
+		return a.strand(err)
+	}
 	if a.st.Paired { // else there is nothing to clear, and what is in quarantine stays there
 		a.unlinked = a.unlink(ctx)
 		next := a.signal(ctx, policy.Signal{Kind: policy.SignalUserDisconnect})
@@ -429,6 +514,9 @@ func (a *actor) remove(ctx context.Context) phase {
 	if err != nil {
 		a.log.Error("removing the session failed; trying again", "error", err)
 		return a.strand(err) // the command is open in the store, and is found again
+	}
+	if err := device.Purge(context.WithoutCancel(ctx), a.cfg.Vault, a.cfg.Name); err != nil {
+		a.log.Warn("what the removed session had in the vault is still there; it is sealed with keys that are gone", "error", err)
 	}
 	a.log.Info("session removed", "unlink", a.unlinked)
 	a.removed = true

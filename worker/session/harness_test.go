@@ -20,6 +20,7 @@ import (
 	"github.com/holdfast-wa/holdfast/state/journal"
 	"github.com/holdfast-wa/holdfast/state/memory"
 	"github.com/holdfast-wa/holdfast/state/seal"
+	"github.com/holdfast-wa/holdfast/state/statetest"
 	"github.com/holdfast-wa/holdfast/worker/lease"
 	"github.com/holdfast-wa/holdfast/worker/policy"
 	"github.com/holdfast-wa/holdfast/worker/whatsapp"
@@ -91,11 +92,8 @@ func (w *world) putSpec(spec state.Spec, create bool) {
 func (w *world) pair() {
 	w.t.Helper()
 	ctx := context.Background()
-	o, err := w.store.Owner(ctx, "shop")
+	o, err := statetest.Take(ctx, w.store, "shop", "w-pairing")
 	if err != nil {
-		w.t.Fatal(err)
-	}
-	if o, err = w.store.Claim(ctx, o, "w-pairing"); err != nil {
 		w.t.Fatal(err)
 	}
 	jrn, err := journal.Open(ctx, journal.Config{Store: w.store, Fence: o.Fence(), Fleet: w.fleet})
@@ -142,14 +140,11 @@ func (w *world) start() {
 	w.t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
 	w.stop = stop
-	keeper := lease.NewKeeper(w.store, lease.NewIncarnation())
-	o, err := w.store.Owner(ctx, "shop")
+	o, err := statetest.Take(ctx, w.store, "shop", lease.NewIncarnation())
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	if w.lease, err = keeper.Claim(ctx, ctx, o); err != nil {
-		w.t.Fatal(err)
-	}
+	w.lease = lease.Hold(ctx, w.store, o)
 	cfg := Config{
 		Name: "shop", Lease: w.lease, Store: w.store, Vault: w.vault, Master: w.master, Keyset: w.fleet,
 		Settings: policy.Guide(), Fleet: w, Dial: w.dial,
@@ -320,7 +315,13 @@ type fakeLine struct {
 func (l *fakeLine) post(e whatsapp.Event) { l.call.Post(e) }
 
 func (l *fakeLine) Connect(ctx context.Context) error {
-	time.Sleep(50 * time.Millisecond)
+	select {
+	case <-time.After(50 * time.Millisecond):
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-l.gone:
+		return context.Canceled
+	}
 	if l.connErr != nil {
 		return l.connErr
 	}

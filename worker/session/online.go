@@ -219,9 +219,13 @@ func (a *actor) monitorTick(ctx context.Context, now time.Time) phase {
 			}
 		}
 	}
-	if deaths := policy.Deaths(a.st.DeathsHolding).Online(now.Sub(o.since)); !o.forgot && int(deaths) != a.st.DeathsHolding {
+	deaths := policy.Deaths(a.st.DeathsHolding).Online(now.Sub(o.since))
+	unexplained := policy.Unexplained(a.st.DeathsUnexplained).Online(now.Sub(o.since))
+	if !o.forgot && (int(deaths) != a.st.DeathsHolding || int(unexplained) != a.st.DeathsUnexplained) {
 		o.forgot = true
-		if err := a.report(func(s *state.Status) { s.DeathsHolding = int(deaths) }); err != nil {
+		if err := a.report(func(s *state.Status) {
+			s.DeathsHolding, s.DeathsUnexplained = int(deaths), int(unexplained)
+		}); err != nil {
 			return a.strand(err)
 		}
 	}

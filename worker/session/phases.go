@@ -29,11 +29,17 @@ func (a *actor) begin(ctx context.Context) phase {
 	if a.st.Holding {
 		// The owner before died while it held a connection.
 		deaths := policy.Deaths(a.st.DeathsHolding)
+		if !a.cfg.Innocent && !a.cfg.Blamed && a.cfg.Verdict != nil {
+			a.cfg.Blamed, a.cfg.Innocent = a.cfg.Verdict(ctx)
+		}
 		switch {
 		case a.cfg.Innocent:
 			deaths = deaths.End()
 		case a.cfg.Blamed:
 			deaths = max(deaths, 1) // also where an old count had been forgotten
+		default:
+			deaths = deaths.End()
+			a.st.DeathsUnexplained++
 		}
 		a.st.DeathsHolding, a.st.Holding = int(deaths), false
 		a.cfg.Blamed, a.cfg.Innocent = false, false
@@ -51,7 +57,8 @@ func (a *actor) begin(ctx context.Context) phase {
 		return a.repair(ctx)
 	}
 	r := policy.Resume(policy.Stored{Paired: a.st.Paired, State: a.st.State, Cause: a.st.Cause,
-		NextAttemptAt: a.st.NextAttemptAt, CooldownUntil: a.st.CooldownUntil, Deaths: policy.Deaths(a.st.DeathsHolding)}, now)
+		NextAttemptAt: a.st.NextAttemptAt, CooldownUntil: a.st.CooldownUntil, Deaths: policy.Deaths(a.st.DeathsHolding),
+		Unexplained: policy.Unexplained(a.st.DeathsUnexplained)}, now)
 	a.log.Info("session taken up", "state", a.st.State, "cause", a.st.Cause, "paired", a.st.Paired, "why", r.Why)
 	switch {
 	case r.Poisoned:
@@ -75,7 +82,11 @@ func (a *actor) connecting(ctx context.Context) phase {
 		var stale *device.StaleError
 		if errors.As(err, &stale) {
 			a.dropDevice()
-			return a.signal(ctx, policy.Signal{Kind: policy.SignalStale, Err: err})
+			kind := policy.SignalStale
+			if errors.Is(err, device.ErrMoved) {
+				kind = policy.SignalMoved
+			}
+			return a.signal(ctx, policy.Signal{Kind: kind, Err: err})
 		}
 		if ctx.Err() != nil {
 			return a.leave
@@ -90,7 +101,7 @@ func (a *actor) connecting(ctx context.Context) phase {
 	a.st.Paired = a.dev.Paired()
 	if !a.st.Holding {
 		deaths := policy.Deaths(a.st.DeathsHolding)
-		if deaths.Poisoned() {
+		if deaths.Poisoned() || policy.Unexplained(a.st.DeathsUnexplained).Poisoned() {
 			return a.signal(ctx, policy.Signal{Kind: policy.SignalPoisoned})
 		}
 		a.st.DeathsHolding, a.st.Holding = int(deaths.Begin()), true
@@ -121,7 +132,7 @@ func (a *actor) connecting(ctx context.Context) phase {
 	if a.jrn.Err() != nil {
 		return a.strand(a.jrn.Err())
 	}
-	if err := a.dial(); err != nil {
+	if err := a.dial(ctx); err != nil {
 		return a.signal(ctx, policy.Signal{Kind: policy.SignalDialFailed, Err: err})
 	}
 	if !a.st.Paired {
@@ -154,8 +165,8 @@ func (a *actor) turn(ctx context.Context) phase {
 }
 
 // dial makes a line and starts connecting it. How that went is posted by the
-// line.
-func (a *actor) dial() error {
+// line. Without trust nothing is connected: the lease's context is about to end.
+func (a *actor) dial(held context.Context) error {
 	a.dropLine()
 	a.n++
 	n := a.n
@@ -168,9 +179,13 @@ func (a *actor) dial() error {
 	}
 	a.line = line
 	a.currentLine.Store(&line)
+	if !a.cfg.Lease.Trusted() {
+		// Looked at after the line can be cut: whoever ends the trust now cuts it.
+		line.Cut()
+	}
 	timeout := a.set.ConnectTimeout
 	go func() {
-		ctx, cancel := context.WithTimeout(context.Background(), timeout)
+		ctx, cancel := context.WithTimeout(held, timeout)
 		defer cancel()
 		if err := line.Connect(ctx); err != nil {
 			a.box.post(dialEnded{n, err})
@@ -246,7 +261,7 @@ func (a *actor) pairing(ctx context.Context) phase {
 		a.log.Info("QR codes used up, connecting once more for fresh ones")
 		renewals++
 		shown = qrRun{}
-		if err := a.dial(); err != nil {
+		if err := a.dial(ctx); err != nil {
 			return a.signal(ctx, policy.Signal{Kind: policy.SignalDialFailed, Err: err})
 		}
 	}
@@ -340,5 +355,6 @@ func (a *actor) sweep(ctx context.Context) {
 // pardon lets a session that was parked as poisoned have one more try.
 func (a *actor) pardon(next phase) phase {
 	a.st.DeathsHolding = int(policy.Deaths(a.st.DeathsHolding).Pardon())
+	a.st.DeathsUnexplained = int(policy.Unexplained(a.st.DeathsUnexplained).Pardon())
 	return next
 }

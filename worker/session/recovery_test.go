@@ -255,11 +255,7 @@ func TestDamagedCursorsAreMadeAnew(t *testing.T) {
 
 // kill ends the actor as a killed process does: nothing more is stored.
 func kill(w *world) {
-	o, err := w.store.Owner(context.Background(), "shop")
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	if _, err := w.store.Claim(context.Background(), o, "w-other"); err != nil {
+	if _, err := statetest.Take(context.Background(), w.store, "shop", "w-other"); err != nil {
 		w.t.Fatal(err)
 	}
 	w.lease.Lose(errors.New("killed"))

@@ -101,13 +101,19 @@ type Config struct {
 	// ShowQR is told of each QR text as it becomes valid, and of the end of a
 	// pairing with "".
 	ShowQR func(session, code string, until time.Time)
-	// Blamed says that the process before this one died of a stanza of this
-	// session; Innocent that it is known not to have been this one.
+	// Blamed says that the owner before this one died of a stanza of this
+	// session; Innocent that it is known not to have been this one. Neither: nobody
+	// can tell.
 	Blamed, Innocent bool
+	// Verdict finds that out where neither is known yet; nil: nobody can tell. It
+	// is asked only where an owner died while it held a connection.
+	Verdict func(ctx context.Context) (blamed, innocent bool)
 	// PairAtStart begins a pairing although the last one ended without a scan:
 	// for one machine, where starting the program is the command.
 	PairAtStart bool
 	CacheBytes  int
+	// Prepared is what was loaded before the claim; nil: nothing.
+	Prepared *device.Prepared
 	Observe     Observer
 	Log         *slog.Logger
 }
@@ -151,6 +157,13 @@ func (s *Session) Removed() bool { return s.a.removed }
 
 // Wake asks the actor to look at its spec and outbox.
 func (s *Session) Wake() { s.a.box.post(wake{}) }
+
+// Online says whether the session is.
+func (s *Session) Online() bool {
+	s.a.liveMu.Lock()
+	defer s.a.liveMu.Unlock()
+	return s.a.live.State == state.Online
+}
 
 // Live returns what the session is at this moment, fresher than its record.
 func (s *Session) Live() Live {
@@ -227,6 +240,7 @@ type phase func(context.Context) phase
 
 func (a *actor) run(ctx context.Context) error {
 	defer a.close() // also behind a panic: no line may stay open without its owner
+	a.cfg.Lease.OnLoss(a.cutCurrent)
 	if err := a.load(ctx); err != nil {
 		a.setLive(func(l *Live) {
 			// The record tells none of this: it may be what cannot be read.
@@ -299,7 +313,7 @@ func (a *actor) openJournal(ctx context.Context) error {
 		trim = func(e state.Event) state.Event { return e }
 	}
 	jrn, err := journal.Open(ctx, journal.Config{
-		Store: a.cfg.Store, Fence: fence, Fleet: a.cfg.Keyset, Sinks: a.cfg.Sinks(a.own), Trim: trim,
+		Store: a.cfg.Store, Fence: fence, Fleet: a.cfg.Keyset, Vault: a.cfg.Vault, Sinks: a.cfg.Sinks(a.own), Trim: trim,
 		Committed: func(events []state.Event) {
 			if a.cfg.Committed != nil {
 				a.cfg.Committed(a.cfg.Name, events)
@@ -324,6 +338,7 @@ func (a *actor) openDevice(ctx context.Context) error {
 		return nil
 	}
 	dev, err := device.Open(ctx, a.deviceConfig())
+	a.cfg.Prepared = nil // it serves once
 	a.dev = dev // also with a *device.StaleError: it can still be retired
 	return err
 }
@@ -339,7 +354,7 @@ func (a *actor) dropDevice() {
 func (a *actor) deviceConfig() device.Config {
 	return device.Config{
 		Journal: a.jrn, Store: a.cfg.Store, Vault: a.cfg.Vault, Master: a.cfg.Master, Session: a.cfg.Name,
-		CacheBytes: a.cfg.CacheBytes, Log: a.log, Quarantine: a.set.Quarantine,
+		CacheBytes: a.cfg.CacheBytes, Log: a.log, Quarantine: a.set.Quarantine, Prepared: a.cfg.Prepared,
 		Poison: func(err error) {
 			// On the library's goroutine, before the failing call returns: no
 			// frame may leave any more.

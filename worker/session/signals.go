@@ -175,6 +175,9 @@ func (a *actor) decide(ctx context.Context, e policy.Event) phase {
 	if e.Cause == state.CauseStoreUnavailable {
 		return a.strand(e.Err)
 	}
+	if e.Cause == state.CauseReplaced && a.takenOver(ctx) {
+		return a.leave
+	}
 	before := a.snapshot()
 	var alarm string
 	if a.line != nil && (policy.RuleOf(e.Cause).Action != policy.Stay || e.Ended) {
@@ -216,6 +219,24 @@ func (a *actor) decide(ctx context.Context, e policy.Event) phase {
 	return nil
 }
 
+// ownerWithin bounds the question who owns the session.
+const ownerWithin = 5 * time.Second
+
+// takenOver asks the store, when another connection has replaced this one,
+// whether that was the next owner: then it is no conflict, and nothing is said.
+// A store that does not answer is no reason to believe so; what is decided then
+// is committed under the fence, which knows.
+func (a *actor) takenOver(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, ownerWithin)
+	defer cancel()
+	mine, err := a.cfg.Lease.Mine(ctx)
+	if err != nil || mine {
+		return false
+	}
+	a.cfg.Lease.Lose(errors.New("the next owner has connected"))
+	return true
+}
+
 // withoutCode ends the command for a pairing code that this pairing cannot give
 // any more. Left open it would begin one pairing after the other.
 func (a *actor) withoutCode(d policy.Decision, next phase) phase {
@@ -249,7 +270,7 @@ func (a *actor) carryOut(ctx context.Context, d policy.Decision, e policy.Event,
 			s.Hours = policy.TallyReconnect(s.Hours, d.Cause, now)
 		} else {
 			a.letGo()
-			s.DeathsHolding, s.Holding = a.st.DeathsHolding, a.st.Holding
+			s.DeathsHolding, s.DeathsUnexplained, s.Holding = a.st.DeathsHolding, a.st.DeathsUnexplained, a.st.Holding
 		}
 		if s.Disconnects == nil {
 			s.Disconnects = make(map[state.Cause]int)

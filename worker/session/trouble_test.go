@@ -280,11 +280,7 @@ func TestAnotherOwner(t *testing.T) {
 		w.start()
 		time.Sleep(time.Minute)
 		line := w.last()
-		o, err := w.store.Owner(context.Background(), "shop")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := w.store.Claim(context.Background(), o, "w-other"); err != nil {
+		if _, err := statetest.Take(context.Background(), w.store, "shop", "w-other"); err != nil {
 			t.Fatal(err)
 		}
 		before, _ := w.store.Get(context.Background(), state.OfSession("shop"), state.Key{Kind: state.KindStatus})

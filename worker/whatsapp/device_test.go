@@ -17,6 +17,7 @@ import (
 	"github.com/holdfast-wa/holdfast/state/journal"
 	"github.com/holdfast-wa/holdfast/state/memory"
 	"github.com/holdfast-wa/holdfast/state/seal"
+	"github.com/holdfast-wa/holdfast/state/statetest"
 	"github.com/holdfast-wa/holdfast/worker/policy"
 )
 
@@ -67,7 +68,7 @@ func newOwned(t *testing.T) *owned {
 func (o *owned) open() *device.Device {
 	o.t.Helper()
 	var err error
-	if o.owner, err = o.store.Claim(o.t.Context(), o.owner, fmt.Sprintf("w-%d", o.owner.Epoch+1)); err != nil {
+	if o.owner, err = statetest.Take(o.t.Context(), o.store, "shop", fmt.Sprintf("w-%d", o.owner.Epoch+1)); err != nil {
 		o.t.Fatal(err)
 	}
 	j, err := journal.Open(o.t.Context(), journal.Config{Store: o.store, Fence: o.owner.Fence(), Fleet: o.fleet,

@@ -83,9 +83,9 @@ func Endpoint(t testing.TB) string {
 	if url := os.Getenv("HOLDFAST_DYNAMODB"); url != "" {
 		return url
 	}
-	url, err := shared()
+	p, err := shared()
 	if err == nil {
-		return url
+		return p.URL
 	}
 	if os.Getenv(requireAll) == "1" {
 		t.Fatalf("DynamoDB Local is required and cannot be had: %v", err)

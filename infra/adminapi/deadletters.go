@@ -12,25 +12,6 @@ import (
 	"github.com/holdfast-wa/holdfast/state"
 )
 
-// Worker is a worker incarnation as the API shows it.
-type Worker struct {
-	ID       string    `json:"id" doc:"its incarnation: new at each start"`
-	Name     string    `json:"name,omitempty"`
-	Version  string    `json:"version,omitempty"`
-	Alive    bool      `json:"alive"`
-	Draining bool      `json:"draining"`
-	Since    time.Time `json:"since,omitzero"`
-	SeenAt   time.Time `json:"seenAt,omitzero"`
-	Sessions int       `json:"sessions" doc:"that it has"`
-	Online   int       `json:"online" doc:"of those"`
-	Capacity int       `json:"capacity,omitempty" doc:"that it takes at most"`
-}
-
-// WorkerList is the fleet.
-type WorkerList struct {
-	Workers []Worker `json:"workers" nullable:"false"`
-}
-
 // DeadLetter is an event that a receiver refused for good.
 type DeadLetter struct {
 	ID      string          `json:"id"`
@@ -62,9 +43,7 @@ type redriveInput struct {
 	ID string `path:"id" maxLength:"128" doc:"of the dead letter"`
 }
 
-func (a *API) fleetRoutes() {
-	route(a, Viewer, huma.Operation{OperationID: "list-workers", Method: http.MethodGet, Path: "/api/workers", Tags: []string{"Fleet"},
-		Summary: "List workers"}, a.workers)
+func (a *API) deadLetterRoutes() {
 	tags := []string{"Dead letters"}
 	route(a, Viewer, huma.Operation{OperationID: "list-dead-letters", Method: http.MethodGet, Path: "/api/sessions/{name}/dead-letters", Tags: tags,
 		Summary: "List events that a receiver refused for good", Errors: []int{404}}, a.deadLetters)
@@ -77,18 +56,6 @@ func (a *API) fleetRoutes() {
 		})
 	route(a, Operator, huma.Operation{OperationID: "redrive-dead-letter", Method: http.MethodPost, Path: "/api/sessions/{name}/dead-letters/{id}/redrive", Tags: tags,
 		Summary: "Deliver a dead letter again", DefaultStatus: http.StatusAccepted, Errors: []int{404, 409}}, a.redrive)
-}
-
-func (a *API) workers(ctx context.Context, _ *struct{}) (*struct{ Body WorkerList }, error) {
-	list := WorkerList{Workers: []Worker{}}
-	if a.cfg.Workers != nil {
-		found, err := a.cfg.Workers(ctx)
-		if err != nil {
-			return nil, err
-		}
-		list.Workers = append(list.Workers, found...)
-	}
-	return &struct{ Body WorkerList }{list}, nil
 }
 
 func (a *API) deadLetters(ctx context.Context, in *deadLettersInput) (*struct{ Body DeadLetterPage }, error) {
