@@ -10,7 +10,7 @@ LDFLAGS := -X main.release=$(VERSION)
 RACE := GORACE="halt_on_error=0 suppressions=$(CURDIR)/infra/racecheck/library.supp"
 
 .DEFAULT_GOAL := help
-.PHONY: help build run demo fleet chaos test quick bench microbench lint fuzz cover clean
+.PHONY: help build run demo fleet chaos test quick bench cost microbench lint fuzz cover clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -48,12 +48,15 @@ quick: ## all tests without the race detector, in less time
 	cd state/vault/s3test && $(GO) test -timeout 2m ./...
 	cd infra/standin && $(GO) test -timeout 2m ./...
 
-# The contract's figures, each beside the library alone: minutes. BENCH_SHORT=1
-# is the form of a smoke test, under one minute. ARGS takes flags, such as
-# ARGS='-only throughput -profiles bin/profiles'.
+# The contract's figures, those of a session beside the library alone: half an
+# hour. BENCH_SHORT=1 is the form of a smoke test, about two minutes. ARGS takes
+# flags, such as ARGS='-only throughput -profiles bin/profiles'.
 bench: ## the numbers, beside the library's own, and the machine they were taken on
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/bench ./cmd/bench
 	bin/bench $(ARGS)
+
+cost: ## what a fleet on AWS costs in a month; ARGS='-help' lists what it assumes
+	@$(GO) run ./cmd/cost $(ARGS)
 
 microbench: ## the packages' own benchmarks; BENCH and PKG choose some
 	$(GO) test -run '^$$' -bench '$(or $(BENCH),.)' -benchmem -timeout 30m $(or $(PKG),./...)

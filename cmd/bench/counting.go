@@ -14,7 +14,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/credentials"
 
-	"github.com/holdfast-wa/holdfast/cmd/internal/units"
+	"github.com/holdfast-wa/holdfast/infra/units"
 	"github.com/holdfast-wa/holdfast/infra/wasim"
 	"github.com/holdfast-wa/holdfast/state"
 	"github.com/holdfast-wa/holdfast/state/dynamo"

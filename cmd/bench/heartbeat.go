@@ -10,7 +10,7 @@ import (
 // heartbeat measures whether one worker with many sessions keeps beating: while
 // they all log in, and while messages arrive.
 func (b *bench) heartbeat() error {
-	s, err := b.stage("heartbeat", b.plan.sessions)
+	s, err := b.stage("heartbeat", b.plan.beating)
 	if err != nil {
 		return err
 	}
@@ -21,7 +21,7 @@ func (b *bench) heartbeat() error {
 	row := func(while string, h Beats, perSecond, trips, slowest string) {
 		t.row(while, fmt.Sprint(h.Count), fmt.Sprint(h.Failed), ms(h.Apart), ms(h.Answered), ms(h.Trust), perSecond, trips, slowest)
 	}
-	if err := s.first(1); err != nil {
+	if err := s.first(1, Run{}); err != nil {
 		return err
 	}
 	b.progress("they log in again")

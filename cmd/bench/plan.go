@@ -7,14 +7,16 @@ type plan struct {
 	sessions int           // of the memory figure
 	settle   time.Duration // from the last login to the look at an idle process
 	latency  []time.Duration
-	many     int     // sessions that receive at once
-	fleets   []int   // sessions of a process that is killed
-	slow     bool    // also what takes long because a time is fixed: the wait after a rate limit, T
-	crowd    int     // sessions of a worker that is killed while others go on
-	fleet    int     // sessions of three workers that are replaced
-	written  float64 // messages a second while they are
-	arriving float64 // and while heartbeats are watched, for busy
-	busy     time.Duration
+	many     int           // sessions that receive at once
+	fleets   []int         // sessions of a process that is killed
+	slow     bool          // also what takes long because a time is fixed: the wait after a rate limit, T
+	crowd    int           // sessions of a worker that is killed while others go on
+	fleet    int           // sessions of three workers that are replaced
+	written  float64       // messages a second while they are
+	beating  int           // sessions of a worker whose heartbeats are watched
+	arriving float64       // messages a second meanwhile
+	busy     time.Duration // and for how long
+	count    countingSize
 
 	ratio      float64       // most memory, of the library's
 	goroutines float64       // most a session, over the library's 4
@@ -22,7 +24,6 @@ type plan struct {
 	late       time.Duration // most between the logged delay and the one that was waited
 	burst      time.Duration // most from the death of a worker to the last login
 	hint       time.Duration // the same from its kill, if the others are told
-	count      countingSize
 	gap        time.Duration // most between the sockets of a session that is handed over, p99
 }
 
@@ -32,7 +33,7 @@ var fullPlan = plan{
 	latency: []time.Duration{0, 5 * time.Millisecond, 20 * time.Millisecond},
 	many:    100, fleets: []int{1, 200}, slow: true,
 	ratio: 1.25, goroutines: 2, rate: 150, late: 100 * time.Millisecond,
-	crowd: 200, fleet: 300, written: 20, arriving: 50, busy: time.Minute,
+	crowd: 200, fleet: 300, written: 20, beating: 1000, arriving: 50, busy: time.Minute,
 	count: countingSize{sessions: 10, messages: 20, window: 90 * time.Second},
 	burst: 6 * time.Second, hint: 4 * time.Second, gap: 1500 * time.Millisecond,
 }
@@ -44,8 +45,7 @@ var shortPlan = plan{
 	latency: []time.Duration{5 * time.Millisecond},
 	many:    20, fleets: []int{1, 20},
 	ratio: 3, goroutines: 3, rate: 75, late: time.Second,
-	crowd: 10, fleet: 30, written: 10, arriving: 25, busy: 8 * time.Second,
-	count: countingSize{sessions: 4, messages: 8},
+	crowd: 10, fleet: 30, written: 10, beating: 50, arriving: 25, busy: 8 * time.Second,
 	burst: 12 * time.Second, hint: 8 * time.Second, gap: 4 * time.Second,
 }
 

@@ -68,9 +68,12 @@ func (s *stage) disband() {
 }
 
 // first has workers log all sessions in for the first time.
-func (s *stage) first(n int) error {
+func (s *stage) first(n int, r Run) error {
 	s.b.progress("%d sessions log in for the first time", len(s.accounts))
-	return s.crew(n, Run{LoginRate: firstLogins / float64(n), LoginBurst: 1})
+	if s.b.plan.slow {
+		r.LoginRate, r.LoginBurst = firstLogins/float64(n), 1
+	}
+	return s.crew(n, r)
 }
 
 // crew starts workers that share the sessions evenly, after those of the crew
@@ -112,7 +115,9 @@ func (s *stage) crew(n int, r Run) error {
 
 // rest waits until what follows a login has been done and the buckets of logins
 // are full again.
-func (s *stage) rest() { time.Sleep(loginBurst/loginRate*time.Second + 3*time.Second) }
+func (s *stage) rest() {
+	time.Sleep(time.Duration(min(loginBurst, len(s.accounts)))*time.Second/loginRate + 2*time.Second)
+}
 
 // hire starts a worker and waits until it has joined.
 func (s *stage) hire(r Run) (*process, error) {

@@ -13,14 +13,14 @@ type death struct {
 	how   string
 	locks bool // by the lock that its process had on this host
 	hint  bool // it is told at once, as by a platform's event
-	slow  bool // takes as long as a heartbeat is waited for
+	slow  bool // left out of the small form
 	most  func(plan) time.Duration
 }
 
 var deaths = []death{
 	{how: "its heartbeat stands still", slow: true, most: func(p plan) time.Duration { return lease.DefaultTakeover + p.burst }},
 	{how: "the platform tells (DeclareStopped)", hint: true, most: func(p plan) time.Duration { return p.hint }},
-	{how: "its lock on this host is free", locks: true, most: func(p plan) time.Duration { return p.hint }},
+	{how: "its lock on this host is free", locks: true, slow: true, most: func(p plan) time.Duration { return p.hint }},
 }
 
 // takeover measures what follows kill -9 of one of three workers, by the
@@ -32,7 +32,7 @@ func (b *bench) takeover() error {
 		return err
 	}
 	defer s.close()
-	if err := s.first(3); err != nil {
+	if err := s.first(3, Run{}); err != nil {
 		return err
 	}
 	t := table{title: fmt.Sprintf("kill -9 of one of three worker processes on one SQLite file with %s added to every call (h, F, T = %s, %s, %s; %d logins at once a worker, %d/s):\n"+

@@ -3,7 +3,7 @@ package main
 import (
 	"math"
 
-	"github.com/holdfast-wa/holdfast/cmd/internal/units"
+	"github.com/holdfast-wa/holdfast/infra/units"
 )
 
 // hours and days of a month.

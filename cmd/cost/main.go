@@ -15,7 +15,7 @@ import (
 	"strings"
 	"text/tabwriter"
 
-	"github.com/holdfast-wa/holdfast/cmd/internal/units"
+	"github.com/holdfast-wa/holdfast/infra/units"
 )
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }

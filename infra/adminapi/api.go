@@ -134,6 +134,7 @@ func New(c Config) *API {
 	a.eventRoutes()
 	a.messageRoutes()
 	a.workerRoutes()
+	a.meRoutes()
 	a.deadLetterRoutes()
 	a.docs = docsPage(a.huma.OpenAPI())
 	a.mux.HandleFunc("GET /api/docs", a.serveDocs)

@@ -41,6 +41,7 @@ var routes = []struct {
 	{"POST", "/api/sessions/{name}/dead-letters/{id}/redrive", "", Operator},
 	{"GET", "/api/commands/{id}", "", Viewer},
 	{"GET", "/api/workers", "", Viewer},
+	{"GET", "/api/me", "", Viewer},
 	{"POST", "/api/workers/{id}/drain", `{"wanted":true}`, Admin},
 	{"DELETE", "/api/workers/{id}/drain", "", Admin},
 	{"POST", "/api/workers/{id}/stopped", "", Admin},

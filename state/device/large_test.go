@@ -95,7 +95,7 @@ func TestLargeEventsAreSwept(t *testing.T) {
 	w := newWorld(t, memory.New(time.Now))
 	now := time.Now()
 	w.now = func() time.Time { return now }
-	d := w.paired()
+	w.paired()
 	j := w.claim()
 	text := strings.Repeat("0123456789", 45_000)
 	must(t, j.Commit(ctx, journal.Batch{Events: []journal.Draft{{Type: state.EventMessage, Data: text}}}))
@@ -109,7 +109,7 @@ func TestLargeEventsAreSwept(t *testing.T) {
 		}
 		return n
 	}
-	d = w.open()
+	d := w.open()
 	must(t, d.Destroy(ctx, journal.Batch{}))
 	must(t, device.Sweep(ctx, w.config(w.claim())))
 	if n := events(); n != 2 {

@@ -243,6 +243,9 @@ func TestImportDies(t *testing.T) {
 	k := newKey(t)
 	for _, moveBack := range []bool{false, true} {
 		for _, after := range []bool{false, true} {
+			if moveBack && !after {
+				continue // the calls are the same ones, and so is what one without effect leaves behind
+			}
 			deaths := 0
 			for n := 1; ; n++ {
 				ended := false

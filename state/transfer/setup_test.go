@@ -62,11 +62,24 @@ func newPlace(t testing.TB, name string, store state.Store, vault state.Vault) *
 	t.Helper()
 	p := &place{t: t, name: name, store: store, vault: vault}
 	var err error
-	p.master, err = seal.CreateFile(filepath.Join(t.TempDir(), "master.key"))
-	must(t, err)
+	p.master = masterOf(t, name)
 	p.fleet, err = seal.NewKeyset()
 	must(t, err)
 	return p
+}
+
+var masters sync.Map // by the name of a place: making a key file takes long, and it does nothing here
+
+// masterOf is the master key of all places of a name.
+func masterOf(t testing.TB, name string) seal.Master {
+	t.Helper()
+	if m, ok := masters.Load(name); ok {
+		return m.(seal.Master)
+	}
+	m, err := seal.CreateFile(filepath.Join(t.TempDir(), "master.key"))
+	must(t, err)
+	masters.Store(name, m)
+	return m
 }
 
 func newMemory(t testing.TB, name string) *place {
@@ -237,7 +250,7 @@ func (p *place) furnished() {
 	}
 	must(p.t, dev.Sessions.PutSession(ctx, "large:0", largeRatchet()))
 	must(p.t, dev.Identities.PutIdentity(ctx, "1:0", [32]byte{1}))
-	_, err = dev.PreKeys.GetOrGenPreKeys(ctx, 60)
+	_, err = dev.PreKeys.GetOrGenPreKeys(ctx, 30)
 	must(p.t, err)
 	for i := range 3 {
 		must(p.t, j.Commit(ctx, event(fmt.Sprint("event ", i+1))))
@@ -257,7 +270,7 @@ func event(text string) journal.Batch {
 }
 
 // largeRatchet does not fit into a record.
-func largeRatchet() []byte { return []byte(strings.Repeat("large ", 100_000)) }
+func largeRatchet() []byte { return []byte(strings.Repeat("large ", 52_000)) }
 
 // whole sees that a place has the furnished session, opens it as the next owner
 // does, and leaves it unowned. events is how many are to be there.

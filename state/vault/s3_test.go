@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -506,5 +507,31 @@ func TestS3LongList(t *testing.T) {
 	got, err := v.ListObjects(t.Context(), "shop")
 	if err != nil || !slices.Equal(got, want) {
 		t.Errorf("%v, %v", got, err)
+	}
+}
+
+// The region is the given one, else that of the environment, else, for a service
+// of somebody's own, any.
+func TestS3Region(t *testing.T) {
+	t.Setenv("AWS_CONFIG_FILE", os.DevNull)
+	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", os.DevNull)
+	t.Setenv("AWS_DEFAULT_REGION", "")
+	for _, c := range []struct{ given, environment, endpoint, want string }{
+		{"eu-west-1", "eu-central-1", "", "eu-west-1"},
+		{"eu-west-1", "eu-central-1", "https://127.0.0.1:9", "eu-west-1"},
+		{"", "eu-central-1", "", "eu-central-1"},
+		{"", "eu-central-1", "https://127.0.0.1:9", "eu-central-1"},
+		{"", "", "https://127.0.0.1:9", "us-east-1"},
+		{"", "", "", ""},
+	} {
+		t.Setenv("AWS_REGION", c.environment)
+		v, err := OpenS3(t.Context(), S3Options{Bucket: "b", Region: c.given, Endpoint: c.endpoint})
+		if (err == nil) != (c.want != "") {
+			t.Errorf("%+v: %v", c, err)
+			continue
+		}
+		if err == nil && v.client.Options().Region != c.want {
+			t.Errorf("%+v: %s", c, v.client.Options().Region)
+		}
 	}
 }

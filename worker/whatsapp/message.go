@@ -21,10 +21,11 @@ import (
 	"github.com/holdfast-wa/holdfast/worker/policy"
 )
 
-// The bounds of an event's data, so that it fits into a record once sealed.
+// The bounds of an event's data: what a receiver can be expected to take. What
+// does not fit into a record goes to the vault by the journal's hand.
 const (
-	maxWhole = 200 << 10 // of the whole message as JSON
-	maxData  = 240 << 10 // of all of it
+	maxWhole = 4 << 20 // of the whole message as JSON
+	maxData  = 5 << 20 // of all of it
 	maxText  = 32 << 10  // what is left of a text that does not fit
 )
 

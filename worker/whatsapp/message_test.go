@@ -122,7 +122,7 @@ func TestMessagesWithoutContent(t *testing.T) {
 	}
 }
 
-// Whatever the text, the data fits into a record and is JSON.
+// Whatever the text, the data is bounded and is JSON.
 func TestDataIsBounded(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		unit := rapid.SampledFrom([]string{"a", "ä", "\x00", "\"", "\xff", "😀"}).Draw(t, "unit")
@@ -142,6 +142,24 @@ func TestDataIsBounded(t *testing.T) {
 			t.Fatalf("whole message of %d bytes, dropped %q", len(d.Message), d.MessageDropped)
 		}
 	})
+}
+
+// A text beyond every bound is cut, and says so; one that only a vault can hold
+// is told whole.
+func TestLargeMessages(t *testing.T) {
+	for size, whole := range map[int]bool{450 << 10: true, 6 << 20: false} {
+		data, err := encodeMessage(received(text(strings.Repeat("a", size))))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var d MessageData
+		if err := json.Unmarshal(data, &d); err != nil {
+			t.Fatal(err)
+		}
+		if len(data) > maxData || (len(d.Message) > 0) != whole || (d.MessageDropped == "") != whole {
+			t.Errorf("a text of %d bytes: %d bytes of data, whole %v, dropped %q", size, len(data), len(d.Message) > 0, d.MessageDropped)
+		}
+	}
 }
 
 func TestFullQueueRefuses(t *testing.T) {

@@ -35,7 +35,7 @@ const (
 	mostBytes   = 200 << 20 // of one file in it, which has 50 MB in all
 )
 
-// ErrMissing: it is not in the user's cache, and was not to be fetched.
+// ErrMissing says that it is not in the user's cache, and was not to be fetched.
 var ErrMissing = errors.New("DynamoDB Local is not on this machine")
 
 // folder is that of DynamoDB Local. With fetch it is fetched where it is not
