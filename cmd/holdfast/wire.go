@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/holdfast-wa/holdfast/infra/adminapi"
+	"github.com/holdfast-wa/holdfast/infra/fleet"
 	"github.com/holdfast-wa/holdfast/state"
 	"github.com/holdfast-wa/holdfast/worker"
 	"github.com/holdfast-wa/holdfast/worker/deliver"
@@ -245,6 +246,7 @@ func routes(cfg Config, mode Mode, o *opened, w *worker.Worker, keys []adminapi.
 	api := adminapi.New(adminapi.Config{
 		Store: o.store, Fleet: o.keyset, Keys: keys, Nudge: w.Nudge, Bell: bell,
 		ValidateSettings: func(s state.SessionSettings) error { return worker.CheckSettings(cfg.Policy, s) },
+		View:             fleet.NewView(fleet.ViewConfig{Members: o.store, Takeover: cfg.Takeover}),
 		Live: func(name string) (state.Status, bool) {
 			live, ok := w.Live(name)
 			live.Status.Health = live.Health

@@ -114,8 +114,8 @@ type Config struct {
 	CacheBytes  int
 	// Prepared is what was loaded before the claim; nil: nothing.
 	Prepared *device.Prepared
-	Observe     Observer
-	Log         *slog.Logger
+	Observe  Observer
+	Log      *slog.Logger
 }
 
 // Observer counts for the metrics. Any field may be nil.
@@ -339,7 +339,7 @@ func (a *actor) openDevice(ctx context.Context) error {
 	}
 	dev, err := device.Open(ctx, a.deviceConfig())
 	a.cfg.Prepared = nil // it serves once
-	a.dev = dev // also with a *device.StaleError: it can still be retired
+	a.dev = dev          // also with a *device.StaleError: it can still be retired
 	return err
 }
 

@@ -24,9 +24,9 @@ import (
 // The bounds of an event's data: what a receiver can be expected to take. What
 // does not fit into a record goes to the vault by the journal's hand.
 const (
-	maxWhole = 4 << 20 // of the whole message as JSON
-	maxData  = 5 << 20 // of all of it
-	maxText  = 32 << 10  // what is left of a text that does not fit
+	maxWhole = 4 << 20  // of the whole message as JSON
+	maxData  = 5 << 20  // of all of it
+	maxText  = 32 << 10 // what is left of a text that does not fit
 )
 
 // MessageData is the data of message.received. Addresses are JIDs: a phone
