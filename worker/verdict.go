@@ -19,18 +19,6 @@ const (
 	verdictWithin = 2 * time.Second
 )
 
-// deathNote is the fleet's record DEATH#incarnation: how a worker ended, as told
-// by the next process on its host or by the platform.
-type deathNote struct {
-	V        int    `json:"v"`
-	Panicked bool   `json:"panicked"`
-	Session  string `json:"session,omitempty"` // whose goroutine panicked; empty: of none, or not known
-}
-
-func deathKey(incarnation string) state.Key {
-	return state.Key{Kind: state.KindFleet, ID: "DEATH#" + incarnation}
-}
-
 // TellDeath makes known to the fleet how a worker ended, so that whoever takes
 // its sessions over knows which of them to blame, and declares it dead at once.
 // The caller knows that its process has ended. One that nobody remembers is left
@@ -39,11 +27,11 @@ func TellDeath(ctx context.Context, store state.Store, before crash.Report) erro
 	if state.CheckIncarnation(before.Incarnation) != nil {
 		return nil
 	}
-	value, err := state.Encode(deathNote{V: state.Format, Panicked: before.Panicked, Session: before.Session})
+	value, err := state.Encode(state.Death{V: state.Format, Panicked: before.Panicked, Session: before.Session})
 	if err != nil {
 		return err
 	}
-	key := deathKey(before.Incarnation)
+	key := state.DeathKey(before.Incarnation)
 	w := state.Put(key.Kind, key.ID, value)
 	w.Expires = store.Now().Add(verdictKept)
 	// The note first: whoever sees the death may look for it.
@@ -67,18 +55,18 @@ func (w *Worker) verdict(ctx context.Context, from state.Owner) (blamed, innocen
 	}
 	ctx, cancel := context.WithTimeout(ctx, verdictWithin)
 	defer cancel()
-	rec, err := w.cfg.Store.Get(ctx, state.Fleet, deathKey(from.Incarnation))
+	rec, err := w.cfg.Store.Get(ctx, state.Fleet, state.DeathKey(from.Incarnation))
 	if err != nil {
 		return false, false
 	}
-	var note deathNote
+	var note state.Death
 	if err := state.Decode(rec.Value, &note); err != nil {
 		return false, false
 	}
 	return judged(note, from.Session)
 }
 
-func judged(note deathNote, session string) (blamed, innocent bool) {
+func judged(note state.Death, session string) (blamed, innocent bool) {
 	blamed = note.Panicked && note.Session == session
 	innocent = !note.Panicked || note.Session != "" && note.Session != session
 	return blamed, innocent

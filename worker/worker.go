@@ -56,8 +56,6 @@ const (
 	probeWithin = 10 * time.Second
 	probeAgain  = time.Second
 	probeRarest = 15 * time.Second
-	// departWithin bounds the last word of a worker that ends.
-	departWithin = time.Second
 )
 
 // Config is what a worker is made of. Store to Settings are required.
@@ -266,30 +264,12 @@ func (w *Worker) Run(ctx context.Context) error {
 		kept <- nil
 	}
 	stopWork()
-	last := w.keeper.Incarnation()
 	stopServing()
 	if end := <-kept; err == nil && !errors.Is(end, context.Canceled) {
 		err = end
 	}
 	_ = services.Wait()
-	w.depart(last)
 	return err
-}
-
-// depart says that this worker is no more, so that nobody waits for its heartbeat.
-// With a session that has not ended it says nothing: that one may have a socket.
-func (w *Worker) depart(id string) {
-	w.mu.Lock()
-	left := len(w.sessions)
-	w.mu.Unlock()
-	if left > 0 || id == "" {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), departWithin)
-	defer cancel()
-	if err := w.cfg.Store.DeclareStopped(ctx, id); err != nil && !errors.Is(err, state.ErrNotFound) {
-		w.log.Debug("the fleet could not be told of the end of this worker; it will notice", "error", err)
-	}
 }
 
 // probe waits until vault and master key have answered. It is false if ctx ended

@@ -183,6 +183,9 @@ func newConfig(given layers, only []string) (Config, error) {
 			faults = append(faults, fmt.Errorf("%s: %w", what, err))
 		}
 	}
+	if c.Poll == 0 {
+		c.Poll = min(2*time.Second, max(c.Takeover/6, 100*time.Millisecond))
+	}
 	if c.Drain == 0 {
 		c.Drain = drainEmbedded
 		if c.State.Scheme == "dynamodb" {
@@ -212,11 +215,14 @@ const (
 func (c Config) validate() []error {
 	var faults []error
 	bad := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
-	if c.Heartbeat >= c.Trust {
-		bad("heartbeat: %v is not below trust (%v); a worker must have missed several before it lets go", c.Heartbeat, c.Trust)
+	if c.Heartbeat*2 > c.Trust {
+		bad("heartbeat: %v is more than half of trust (%v); a worker must have missed several before it lets go", c.Heartbeat, c.Trust)
 	}
-	if c.Trust >= c.Takeover {
-		bad("trust: %v is not below takeover (%v); two workers would hold one session", c.Trust, c.Takeover)
+	if c.Takeover < c.Trust+c.Trust/5 {
+		bad("trust: %v is not a fifth below takeover (%v); two workers would hold one session", c.Trust, c.Takeover)
+	}
+	if c.Poll >= c.Takeover/2 {
+		bad("poll: %v is not below half of takeover (%v); a worker that stands still would not be noticed", c.Poll, c.Takeover)
 	}
 	if slices.Contains(c.MasterKeysOld, c.MasterKey) {
 		bad("master-key-old: %s is the present master-key; list the former ones only", c.MasterKey)

@@ -137,8 +137,8 @@ func TestSettingsThatAreRefused(t *testing.T) {
 	}{
 		{"a root key without an own URL", []string{"HOLDFAST_WHATSAPP_ROOT_KEY=" + key}, "whatsapp-root-key: there is no whatsapp-url"},
 		{"another scheme", []string{"HOLDFAST_WHATSAPP_URL=https://x"}, "whatsapp-url (HOLDFAST_WHATSAPP_URL): has the scheme \"https\"; write wss://… or ws://…"},
-		{"heartbeat not below trust", []string{"HOLDFAST_HEARTBEAT=8s"}, "heartbeat: 8s is not below trust (8s)"},
-		{"trust not below takeover", []string{"HOLDFAST_TRUST=12s"}, "trust: 12s is not below takeover (12s)"},
+		{"heartbeat not below trust", []string{"HOLDFAST_HEARTBEAT=8s"}, "heartbeat: 8s is more than half of trust (8s)"},
+		{"trust not below takeover", []string{"HOLDFAST_TRUST=12s"}, "trust: 12s is not a fifth below takeover (12s)"},
 		{"a pong timeout that is too short", []string{"HOLDFAST_PONG_TIMEOUT=15s"}, "pong-timeout (HOLDFAST_PONG_TIMEOUT): is 15s, not over keepalive-interval"},
 		{"an unknown profile", []string{"HOLDFAST_PROFILE=brisk"}, "profile (HOLDFAST_PROFILE): \"brisk\" is not one; write guide or gentle"},
 		{"a zero duration", []string{"HOLDFAST_HEARTBEAT=0"}, "heartbeat (HOLDFAST_HEARTBEAT): \"0\" is no time above 0"},
@@ -150,6 +150,7 @@ func TestSettingsThatAreRefused(t *testing.T) {
 		{"a former key that is listed twice", []string{"HOLDFAST_MASTER_KEY_OLD=file:a,file:a"}, "master-key-old (HOLDFAST_MASTER_KEY_OLD): file:a is listed twice"},
 		{"the present key among the former", []string{"HOLDFAST_MASTER_KEY=file:a", "HOLDFAST_MASTER_KEY_OLD=file:b,file:a"}, "master-key-old: file:a is the present master-key"},
 		{"a poll that is too quick", []string{"HOLDFAST_POLL=1ms"}, "poll (HOLDFAST_POLL): \"1ms\" is no time from 100ms to 1m0s"},
+		{"a poll that is too rare for takeover", []string{"HOLDFAST_POLL=6s"}, "poll: 6s is not below half of takeover (12s)"},
 		{"a poll that is too rare", []string{"HOLDFAST_POLL=5m"}, "poll (HOLDFAST_POLL): \"5m\" is no time from"},
 		{"a drain beyond what ECS allows", []string{"HOLDFAST_DRAIN=2m"}, "drain (HOLDFAST_DRAIN): \"2m\" is no time from 1s to 1m50s; write a number with a unit, such as 2s, or auto"},
 		{"an endpoint that is none", []string{"HOLDFAST_AWS_ENDPOINT_S3=minio:9000"}, "aws-endpoint-s3 (HOLDFAST_AWS_ENDPOINT_S3): "},
@@ -181,6 +182,7 @@ func TestTheTimesOfAFleet(t *testing.T) {
 		{[]string{"HOLDFAST_STATE=dynamodb:fleet", "HOLDFAST_DRAIN=auto", "HOLDFAST_POLL=500ms"}, 500 * time.Millisecond, 90 * time.Second},
 		{[]string{"HOLDFAST_STATE=dynamodb:fleet", "HOLDFAST_DRAIN=110s"}, 2 * time.Second, 110 * time.Second},
 		{[]string{"HOLDFAST_DRAIN=20s"}, 2 * time.Second, 20 * time.Second},
+		{[]string{"HOLDFAST_HEARTBEAT=500ms", "HOLDFAST_TRUST=2s", "HOLDFAST_TAKEOVER=3s"}, 500 * time.Millisecond, 7 * time.Second},
 	} {
 		cfg, err := configOf(t, c.environ)
 		if err != nil || cfg.Poll != c.poll || cfg.Drain != c.drain {

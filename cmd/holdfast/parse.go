@@ -133,6 +133,19 @@ func between(least, most time.Duration, field func(*Config) *time.Duration) func
 	}
 }
 
+// parsePoll takes auto for what fits the takeover time.
+func parsePoll(c *Config, v string) error {
+	if v == "auto" {
+		c.Poll = 0
+		return nil
+	}
+	err := between(100*time.Millisecond, time.Minute, func(c *Config) *time.Duration { return &c.Poll })(c, v)
+	if err != nil {
+		return fmt.Errorf("%w, or auto", err)
+	}
+	return nil
+}
+
 // parseDrain takes auto for what fits the store.
 func parseDrain(c *Config, v string) error {
 	if v == "auto" {

@@ -42,7 +42,7 @@ func settings() []setting {
 		{name: "heartbeat", fallback: "2s", meaning: "how often the worker proves that it lives", parse: duration(func(c *Config) *time.Duration { return &c.Heartbeat })},
 		{name: "trust", fallback: "8s", meaning: "how long a worker trusts its ownership after its last heartbeat was sent", parse: duration(func(c *Config) *time.Duration { return &c.Trust })},
 		{name: "takeover", fallback: "12s", meaning: "how long a heartbeat must stand still before others take over", parse: duration(func(c *Config) *time.Duration { return &c.Takeover })},
-		{name: "poll", fallback: "2s", meaning: "how often sessions that nobody owns are looked for", parse: between(100*time.Millisecond, time.Minute, func(c *Config) *time.Duration { return &c.Poll })},
+		{name: "poll", fallback: "auto", meaning: "how often other workers and sessions that nobody owns are looked at, or auto: 2s, less where takeover is below 12s", parse: parsePoll},
 		{name: "drain", fallback: "auto", meaning: "how long a worker that ends may take to give its sessions away, or auto: 7s with sqlite, 90s with dynamodb", parse: parseDrain},
 		{name: "login-rate", fallback: "20", meaning: "logins a second that the worker makes at most", parse: parseLoginRate},
 		{name: "login-burst", fallback: "100", meaning: "logins at once, when none were made for a while", parse: parseLoginBurst},

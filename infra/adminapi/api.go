@@ -172,7 +172,10 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("Cache-Control", "no-store")
 	h.Set("Referrer-Policy", "no-referrer")
 	if !open(r.URL.Path) {
-		who, ok := authenticate(a.cfg.Keys, r)
+		who, ok := known(r.Context())
+		if !ok {
+			who, ok = authenticate(a.cfg.Keys, r)
+		}
 		if !ok {
 			h.Set("WWW-Authenticate", `Bearer realm="holdfast"`)
 			writeProblem(w, problem(CodeUnauthorized, "no valid API key: send one as X-Api-Key, or as Authorization: Bearer"))

@@ -102,12 +102,31 @@ func wantsStream(accept string) bool {
 	return q > 0 && specific == 3
 }
 
+// live says whether to answer with a live stream. Where none can be, a client
+// that takes nothing else is told what to ask instead.
+func (a *API) live(accept, poll string) (bool, error) {
+	if !wantsStream(accept) {
+		return false, nil
+	}
+	if !a.cfg.NoStreams {
+		return true, nil
+	}
+	if q, _ := quality(accept, "application/json"); q > 0 {
+		return false, nil
+	}
+	return false, problem(CodeStreamingNotHere, "header.Accept: events are not streamed here: ask GET %s with Accept: application/json, again and again", poll)
+}
+
 func (a *API) events(ctx context.Context, in *eventsInput) (*huma.StreamResponse, error) {
 	if _, err := a.cfg.Store.Owner(ctx, in.Name); err != nil {
 		return nil, fmt.Errorf("session %q: %w", in.Name, err)
 	}
 	role := caller(ctx).role
-	if wantsStream(in.Accept) {
+	live, err := a.live(in.Accept, "/api/sessions/"+in.Name+"/events?order=asc&after=SEQ")
+	if err != nil {
+		return nil, err
+	}
+	if live {
 		from, begun := in.After, in.After > 0
 		if in.LastID != "" {
 			seq, err := strconv.ParseUint(in.LastID, 10, 64)
@@ -215,7 +234,11 @@ type eventBefore struct {
 // by their ids, which are in order of time.
 func (a *API) allEvents(ctx context.Context, in *allEventsInput) (*huma.StreamResponse, error) {
 	role := caller(ctx).role
-	if wantsStream(in.Accept) {
+	live, err := a.live(in.Accept, "/api/events")
+	if err != nil {
+		return nil, err
+	}
+	if live {
 		from, err := a.heads(ctx, in.LastID)
 		if err != nil {
 			return nil, err

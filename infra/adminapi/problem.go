@@ -26,8 +26,10 @@ const (
 	CodeNotFound            Code = "not_found"
 	CodeMethodNotAllowed    Code = "method_not_allowed"
 	CodeNotAcceptable       Code = "not_acceptable"
+	CodeStreamingNotHere    Code = "streaming_not_here"
 	CodeTimeout             Code = "request_timeout"
 	CodeTooLarge            Code = "too_large"
+	CodeAnswerTooLarge      Code = "answer_too_large"
 	CodeUnsupportedMedia    Code = "unsupported_media_type"
 	CodeInvalid             Code = "invalid"
 	CodeExists              Code = "exists"
@@ -60,8 +62,10 @@ var problems = map[Code]struct {
 	CodeNotFound:            {http.StatusNotFound, "Not found"},
 	CodeMethodNotAllowed:    {http.StatusMethodNotAllowed, "This route does not have this method"},
 	CodeNotAcceptable:       {http.StatusNotAcceptable, "None of the accepted formats can be answered"},
+	CodeStreamingNotHere:    {http.StatusNotAcceptable, "Events are not streamed here"},
 	CodeTimeout:             {http.StatusRequestTimeout, "The request took too long to arrive"},
 	CodeTooLarge:            {http.StatusRequestEntityTooLarge, "The request is too large"},
+	CodeAnswerTooLarge:      {http.StatusRequestEntityTooLarge, "The answer is too large to be sent from here"},
 	CodeUnsupportedMedia:    {http.StatusUnsupportedMediaType, "The body must be application/json"},
 	CodeInvalid:             {http.StatusUnprocessableEntity, "A field of the request is not valid"},
 	CodeExists:              {http.StatusConflict, "It exists already"},

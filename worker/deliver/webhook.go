@@ -13,13 +13,13 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/hashicorp/go-retryablehttp"
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
 	"github.com/holdfast-wa/holdfast/state"
+	"github.com/holdfast-wa/holdfast/worker/deliver/safedial"
 )
 
 // SinkWebhook is the name of the webhook sink.
@@ -38,12 +38,9 @@ type PosterConfig struct {
 	Tries    int           // attempts within one delivery; default 3
 	RetryMin time.Duration // pause between those, doubling; default 500 ms
 	RetryMax time.Duration // and at most; default 4 s. A longer Retry-After ends the delivery
-	// DialControl sees every address before it is dialled, after DNS, and may
-	// refuse it with an error. Nil: all are dialled.
-	DialControl func(network, address string, c syscall.RawConn) error
-	Proxy       func(*http.Request) (*url.URL, error) // nil: as the environment says
-	Transport   http.RoundTripper                     // instead of one made from the above; for tests
-	Now         func() time.Time
+	Allow     safedial.Policy   // which addresses may be posted to beside the internet's
+	Transport http.RoundTripper // instead of one made from the above; for tests
+	Now       func() time.Time
 }
 
 // Poster posts events for all webhooks of the process: they share connections
@@ -72,24 +69,11 @@ func NewPoster(c PosterConfig) *Poster {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	if c.Proxy == nil {
-		c.Proxy = http.ProxyFromEnvironment
-	}
 	p := &Poster{now: c.Now, slice: turnSlice, idle: func() {}}
 	transport := c.Transport
 	if transport == nil {
-		t := &http.Transport{
-			Proxy:                  c.Proxy,
-			DialContext:            (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second, Control: c.DialControl}).DialContext,
-			ForceAttemptHTTP2:      true,
-			TLSHandshakeTimeout:    5 * time.Second,
-			ResponseHeaderTimeout:  c.Timeout,
-			IdleConnTimeout:        30 * time.Second,
-			MaxIdleConns:           64,
-			MaxIdleConnsPerHost:    4,
-			MaxResponseHeaderBytes: answerLimit,
-			DisableCompression:     true,
-		}
+		t := c.Allow.Transport()
+		t.ResponseHeaderTimeout, t.MaxResponseHeaderBytes, t.DisableCompression = c.Timeout, answerLimit, true
 		transport, p.idle = t, t.CloseIdleConnections
 	}
 	p.client = &retryablehttp.Client{
@@ -286,6 +270,10 @@ func (p *Poster) checkRetry(ctx context.Context, resp *http.Response, err error)
 		return false, nil
 	}
 	if err != nil {
+		var refused *safedial.Refused
+		if errors.As(err, &refused) {
+			return false, nil
+		}
 		// One that hangs is not waited for twice while it holds a place.
 		var slow net.Error
 		return !errors.As(err, &slow) || !slow.Timeout(), nil

@@ -19,16 +19,37 @@ type claim struct {
 func (k *Keeper) pick(l *life) []*claim {
 	now := k.clock.Now()
 	k.mu.Lock()
+	own, frees := k.claimable(now)
+	alive := k.alive(l.id, len(k.held)+len(k.busy)+len(own))
+	k.mu.Unlock()
+	names := own
+	if len(frees) > 0 && !k.cfg.Info.Tool {
+		names = append(names, choose(l.id, alive, frees, k.cfg.Poll)...)
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.emptying() {
 		return nil
 	}
 	var claims []*claim
-	take := func(c *candidate) {
-		k.busy[c.from.Session] = struct{}{}
-		claims = append(claims, &claim{candidate: *c})
+	for _, name := range names {
+		_, held := k.held[name]
+		_, busy := k.busy[name]
+		if c := k.hunt.candidates[name]; c != nil && !held && !busy {
+			k.busy[name] = struct{}{}
+			claims = append(claims, &claim{candidate: *c})
+		}
 	}
-	var frees []free
+	k.change()
+	return claims
+}
+
+// claimable names this incarnation's own sessions that do not run, and those that
+// are free; mu is held.
+func (k *Keeper) claimable(now time.Time) (own []string, frees []free) {
 	for name, c := range k.hunt.candidates {
 		if _, held := k.held[name]; held {
 			continue // from the time before, and still ending
@@ -39,24 +60,17 @@ func (k *Keeper) pick(l *life) []*claim {
 		if f, failed := k.hunt.fails[name]; failed && now.Before(f.until) {
 			continue
 		}
+		if !c.own {
+			frees = append(frees, free{session: name, age: now.Sub(c.first), looked: c.looked})
+			continue
+		}
 		// What the taker waits for it starts itself, more cheaply; but what it is
 		// told may be wrong.
-		if _, coming := k.coming[name]; c.own && (!coming || now.Sub(c.first) > k.cfg.Poll) {
-			take(c)
-		} else if !c.own {
-			frees = append(frees, free{session: name, age: now.Sub(c.first), looked: c.looked})
+		if _, coming := k.coming[name]; !coming || now.Sub(c.first) > k.cfg.Poll {
+			own = append(own, name)
 		}
 	}
-	if len(frees) > 0 && !k.cfg.Info.Tool {
-		alive := k.alive(l.id, len(k.held)+len(k.busy))
-		for _, name := range choose(l.id, alive, frees, k.cfg.Poll) {
-			take(k.hunt.candidates[name])
-		}
-	}
-	if len(claims) > 0 {
-		k.change()
-	}
-	return claims
+	return own, frees
 }
 
 // prepare has sessions prepared side by side. Those that are go on to be claimed;

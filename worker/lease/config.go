@@ -163,6 +163,11 @@ func (cfg Config) filled() (Config, error) {
 	if cfg.Takeover < cfg.Trust+cfg.Trust/5 {
 		return cfg, fmt.Errorf("lease: takeover after %s: must be at least a fifth longer than the trust of %s, or two workers could hold a session", cfg.Takeover, cfg.Trust)
 	}
+	if cfg.Poll >= cfg.Takeover/2 {
+		// Who looks more seldom cannot tell a worker that stands still from one that it
+		// did not look at.
+		return cfg, fmt.Errorf("lease: poll of %s: must be less than half of the takeover time of %s", cfg.Poll, cfg.Takeover)
+	}
 	if cfg.Capacity < 0 {
 		return cfg, fmt.Errorf("lease: capacity of %d: is 0 (no bound) or more", cfg.Capacity)
 	}

@@ -1,44 +1,42 @@
-/* The ownership of one session between two workers, as package lease does it:
-   heartbeats with trust that runs from the send, declared deaths, claims whose
-   effect may come late, planned hand-over, release, freezes, and a worker that
-   joins again under a new incarnation after its death.
+/* The ownership of one session among N workers, as package lease does it:
+   heartbeats with trust that runs from the send, declared deaths, claims and
+   replies that may come late or never, renewal, planned hand-over, release,
+   freezes, and a worker that joins again after its death. Neither time nor
+   heartbeats nor epochs are bounded: what is kept of them is only how long ago
+   something was, and whether it still is as it was.
 
-   To check it (apt-get install spin gcc; about a minute, 1 GB):
+   modelcheck.sh checks it and all of its broken variants. By hand (apt-get
+   install spin gcc):
 
-     spin -a ownership.pml && cc -O2 -DSAFETY -DNOREDUCE -DCOLLAPSE -o pan pan.c && ./pan -m100000
+     spin -a ownership.pml
+     cc -O2 -DSAFETY -DNOREDUCE -DCOLLAPSE -DBFS -o pan pan.c && ./pan
 
-   "errors: 0" is a pass. -DPAUSE=0 leaves the freezes out: a few seconds. Each of
-   these is the protocol with one rule broken, and must end with "errors: 1":
+   "errors: 0" is a pass: 15 million states, half a minute, 1.6 GB. With -DPAUSE=0
+   nobody freezes (3 million states); with -DF=2 -DT=3 the steps of time are finer
+   (73 million states, three minutes, 8 GB). Each of these is the protocol with
+   one rule broken, and ends with "errors: 1" within seconds; after that,
+   spin -t -p with the same -D shows how it comes about:
 
-     spin -a -DF=2      ownership.pml    trust lasts as long as a takeover takes
-     spin -a -DLATE=1   ownership.pml    trust begins at the reply instead of the send
-     spin -a -DDECLARE=0 ownership.pml   a claim that only looked at the heartbeat
-     spin -a -DFENCE=0  ownership.pml    a write that is not checked against owner and epoch
-     spin -a -DCLOSE=0  ownership.pml    a hand-over before the connection is closed
-     spin -a -DASK=0    ownership.pml    a session is connected without asking for trust
-     spin -a -DBURY=0   ownership.pml    a new incarnation that does not wait for the old one's end
+     spin -a -DF=2       trust lasts as long as a takeover takes
+     spin -a -DLATE=1    trust begins at the reply instead of the send
+     spin -a -DDECLARE=0 a claim that only looked at the heartbeat
+     spin -a -DFENCE=0   a write that is not checked against owner and epoch
+     spin -a -DCLOSE=0   a hand-over before the connection is closed
+     spin -a -DASK=0     a session is connected without asking for trust
+     spin -a -DBURY=0    a new incarnation that does not wait for the old one's end
+     spin -a -DCUT=0     trust that ends without the connection being cut */
 
-   Time is counted in steps; F and T are the trust and takeover times. Worker w
-   speaks for incarnation w, and after its death for w+2. NOBODY owns what was
-   released. */
-
+#ifndef N
+#define N 2
+#endif
 #ifndef F
-#define F 1
+#define F 1        /* trust, in steps of the clock */
 #endif
 #ifndef T
-#define T 2
-#endif
-#ifndef MAXT
-#define MAXT 5     /* the last moment */
-#endif
-#ifndef HBMAX
-#define HBMAX 2    /* heartbeats of an incarnation, its joining included */
-#endif
-#ifndef EPMAX
-#define EPMAX 4    /* changes of the owner */
+#define T 2        /* takeover */
 #endif
 #ifndef PAUSE
-#define PAUSE 1
+#define PAUSE 1    /* freezes */
 #endif
 #ifndef LATE
 #define LATE 0
@@ -58,145 +56,196 @@
 #ifndef BURY
 #define BURY 1
 #endif
+#ifndef CUT
+#define CUT 1
+#endif
 
-#define NOBODY 4
+#define NOBODY N
+#define OLD    (N+1)      /* an incarnation of before, which is dead */
 
-/* What the store holds. */
-byte hb[4];              /* heartbeat counters */
-bool dead[4];
+/* What is said of an epoch: nothing, that it is the session's now, that it was. */
+#define NONE    0
+#define CURRENT 1
+#define PAST    2
+
+/* The store: the owner, and which of the present incarnations are dead. */
 byte owner = 0;
-byte ep = 1;
+bool dead[N];
 
-byte now;                /* the time of the world */
+typedef Worker {
+  byte left;       /* steps of trust that are left */
+  byte beat;       /* a heartbeat: 0 none, 1 sent, 2 counted */
+  byte worth;      /* the trust that it would bring now */
+  byte mine;       /* the epoch under which it runs the session */
+  bool claim;      /* a claim is under way that names the session's epoch */
+  byte got;        /* the epoch that an answer names which is under way to it */
+  bool waits;      /* for the answer to its claim */
+  bool sock;       /* it is connected */
+  bool paused;
+  bool stale;      /* connected since before a freeze, and has not looked at the clock since */
+}
+Worker w[N];
 
-/* What the workers hold. */
-byte inc[2];             /* for whom it speaks */
-byte last[2];            /* trust runs from here */
-byte sent[2];            /* a beat that is under way was sent then */
-byte beat[2];            /* 0 none, 1 sent, 2 counted, 3 refused: dead */
-byte seenI[2];           /* the other incarnation whose counter it watches */
-byte seenV[2];           /* and that counter */
-byte seenAt[2];          /* and since when it has stood still */
-byte mine[2];            /* the epoch at which it runs the session; 0: it does not */
-bool sock[2];            /* it is connected */
-bool paused[2];
-bool stale[2];           /* it was paused and has not looked at the clock since */
+/* What each has seen of each: how long the counter has stood still, and whether
+   it has moved since. */
+typedef Watch { byte still[N]; bool moved[N] }
+Watch watch[N];
 
-/* A claim that is under way, or whose sender has given it up. */
-byte want[2];            /* the epoch that it names; 0: none */
-byte from[2];            /* the owner that it names */
-byte as[2];              /* for whom it is made */
-bool waits[2];           /* its sender waits for the answer */
+#define TRUST(i)   (w[i].left > 0)
+#define AWAKE(i)   (!w[i].paused)
+#define OVERDUE(i) (AWAKE(i) && w[i].sock && !TRUST(i) && CUT)
 
-/* A write that is under way: it may arrive long after it was sent. */
-byte wrEp[2];
-byte wrAs[2];
+byte a, b;         /* counters of loops, 0 in between */
 
-#define TRUST(w)   (now - last[w] < F)
-#define RUNS(w)    (!paused[w])
-#define OVERDUE(w) (RUNS(w) && sock[w] && !TRUST(w))
-
-/* The clock does not pass the moment at which somebody who is awake fences. */
-active proctype clock() {
+/* A step of time. It does not pass the moment at which somebody awake fences. */
+proctype clock() {
   do
-  :: atomic { now < MAXT && !OVERDUE(0) && !OVERDUE(1) -> now++ }
-  :: now >= MAXT -> break
+  :: atomic {
+       !OVERDUE(0) && !OVERDUE(1) &&
+#if N > 2
+       !OVERDUE(2) &&
+#endif
+       true ->
+       for (a : 0 .. N-1) {
+         if :: w[a].left > 0 -> w[a].left-- :: else fi;
+         if :: w[a].worth > 0 -> w[a].worth-- :: else fi;
+         for (b : 0 .. N-1) {
+           if :: a != b && !dead[b] && watch[a].still[b] < T -> watch[a].still[b]++ :: else fi
+         }
+       }
+       a = 0; b = 0
+     }
   od
 }
 
-/* A worker learns that its incarnation is dead, ends all it has, and joins anew. */
-inline die(w) {
-  if :: BURY -> sock[w] = false :: else fi;
-  mine[w] = 0; beat[w] = 0; sent[w] = 0; waits[w] = false;
-  if
-  :: inc[w] < 2 -> inc[w] = inc[w] + 2; hb[inc[w]] = 1; last[w] = now
-  :: else -> skip   /* two lives are enough to look at: no trust ever again */
-  fi
+/* The owner changes, and with it the epoch: what named it names the past. */
+inline move(to) {
+  owner = to;
+  for (a : 0 .. N-1) {
+    if :: w[a].mine == CURRENT -> w[a].mine = PAST :: else fi;
+    w[a].claim = false; w[a].waits = false;   /* it will be refused whenever it arrives */
+    if :: w[a].got == CURRENT -> w[a].got = PAST :: else fi
+  }
+  a = 0
 }
 
-inline connect(w) {
-  assert(!sock[w]);                       /* its own old connection is closed */
-  assert(owner == inc[w]);                /* who is trusted owns what it runs */
-  if
-  :: sock[1-w] -> assert(paused[1-w] || stale[1-w]); sock[1-w] = false   /* only a frozen holder is kicked */
-  :: else
-  fi;
-  sock[w] = true
+/* A counter has moved, or another incarnation has come. */
+inline stir(i) {
+  for (a : 0 .. N-1) { if :: a != i -> watch[a].moved[i] = true :: else fi }
+  a = 0
 }
 
-proctype worker(bit w) {
+/* One is declared dead. What was seen of it no longer counts. */
+inline die(i) {
+  dead[i] = true;
+  for (a : 0 .. N-1) { watch[a].moved[i] = false; watch[a].still[i] = 0 }
+  a = 0
+}
+
+/* A worker has learned of its death: it ends all it has and joins anew. */
+inline again(i) {
+  if :: BURY -> w[i].sock = false :: else fi;
+  w[i].mine = NONE; w[i].claim = false; w[i].got = NONE; w[i].waits = false;
+  w[i].beat = 0; w[i].worth = 0; w[i].stale = false;
+  if :: owner == i -> owner = OLD :: else fi;
+  dead[i] = false; w[i].left = F;
+  stir(i)
+}
+
+inline connect(i) {
+  assert(!w[i].sock);        /* its own connection of before is closed */
+  assert(owner == i);        /* who is trusted owns what it runs */
+  for (a : 0 .. N-1) {
+    if
+    :: w[a].sock ->          /* nobody is kicked but a frozen holder */
+         assert(w[a].paused || w[a].stale);
+         w[a].sock = false; w[a].stale = false
+    :: else
+    fi
+  }
+  a = 0;
+  w[i].sock = true
+}
+
+#define GIVES(i) (AWAKE(i) && w[i].mine == CURRENT && owner == i && !w[i].claim && w[i].got == NONE)
+
+/* The connection is closed before the session is given up. */
+inline close(i) {
+  if :: CLOSE -> w[i].sock = false; w[i].stale = false :: else fi
+}
+
+/* What one worker has to do with another. */
+proctype eye(byte i; byte o) {
   do
-  /* Heartbeats. One may be lost on its way there or back. */
-  :: atomic { RUNS(w) && beat[w] == 0 && hb[inc[w]] < HBMAX && !(dead[inc[w]] && inc[w] > 1) -> beat[w] = 1; sent[w] = now }
-  :: atomic { beat[w] == 1 -> if :: !dead[inc[w]] -> hb[inc[w]]++; beat[w] = 2 :: else -> beat[w] = 3 fi }
-  :: atomic { beat[w] == 1 || beat[w] == 2 -> beat[w] = 0; sent[w] = 0 }
-  :: atomic { RUNS(w) && beat[w] == 2 -> beat[w] = 0;
-       if :: LATE -> last[w] = now :: else -> last[w] = sent[w] fi; sent[w] = 0 }
-  :: atomic { RUNS(w) && beat[w] == 3 -> die(w) }
+  /* The other's counter is looked at; who stands still for long is declared dead. */
+  :: atomic { AWAKE(i) && watch[i].moved[o] -> watch[i].moved[o] = false; watch[i].still[o] = 0 }
+  :: atomic { DECLARE && AWAKE(i) && !dead[o] && !watch[i].moved[o] && watch[i].still[o] >= T -> die(o) }
+  /* The session is handed over, to one that is alive. */
+  :: atomic { GIVES(i) && !dead[o] -> close(i); move(o); w[i].mine = NONE }
+  od
+}
 
-  /* The fence. */
-  :: atomic { RUNS(w) && sock[w] && !TRUST(w) -> sock[w] = false; mine[w] = 0; stale[w] = false }
-  :: atomic { RUNS(w) && stale[w] && TRUST(w) -> stale[w] = false }
-
-  /* Watching, and declaring the death of whose counter stands still. */
-  :: atomic { RUNS(w) && (seenI[w] != inc[1-w] || seenV[w] != hb[inc[1-w]]) ->
-       seenI[w] = inc[1-w]; seenV[w] = hb[inc[1-w]]; seenAt[w] = now }
-  :: atomic { DECLARE && RUNS(w) && !dead[seenI[w]] && hb[seenI[w]] == seenV[w] && now - seenAt[w] >= T ->
-       dead[seenI[w]] = true }
-
-  /* A claim: from a dead one, from nobody, or from itself what it does not run. */
-  :: atomic { RUNS(w) && TRUST(w) && want[w] == 0 && mine[w] == 0 && ep < EPMAX &&
-       (owner == NOBODY || owner == inc[w] || dead[owner] ||
-        (!DECLARE && owner == seenI[w] && hb[owner] == seenV[w] && now - seenAt[w] >= T)) ->
-       want[w] = ep; from[w] = owner; as[w] = inc[w]; waits[w] = true }
-  :: atomic { want[w] != 0 ->                                  /* it arrives */
+proctype worker(byte i) {
+  do
+  /* Heartbeats, which may be lost on their way there or back. */
+  :: atomic { AWAKE(i) && w[i].beat == 0 -> w[i].beat = 1; w[i].worth = F }
+  :: atomic { w[i].beat == 1 && !dead[i] -> w[i].beat = 2; stir(i) }
+  :: atomic { w[i].beat != 0 -> w[i].beat = 0; w[i].worth = 0 }
+  :: atomic { AWAKE(i) && w[i].beat == 2 ->
        if
-       :: !dead[as[w]] && owner == from[w] && ep == want[w] ->
-            owner = as[w]; ep++;
-            if :: waits[w] && RUNS(w) && as[w] == inc[w] -> mine[w] = ep :: else fi  /* else the answer is lost */
+       :: LATE -> w[i].left = F
+       :: !LATE && w[i].worth > w[i].left -> w[i].left = w[i].worth
        :: else
        fi;
-       want[w] = 0; from[w] = 0; as[w] = 0; waits[w] = false }
-  :: atomic { RUNS(w) && waits[w] -> waits[w] = false }        /* it is given up, and may still arrive */
+       w[i].beat = 0; w[i].worth = 0 }
+  :: atomic { AWAKE(i) && dead[i] -> again(i) }      /* some call was refused */
 
-  /* The session: connecting, and writing. */
-  :: atomic { RUNS(w) && mine[w] != 0 && !sock[w] && (TRUST(w) || !ASK) && !stale[w] -> connect(w) }
-  :: atomic { RUNS(w) && mine[w] != 0 && wrEp[w] == 0 -> wrEp[w] = mine[w]; wrAs[w] = inc[w] }
-  :: atomic { wrEp[w] != 0 ->
-       if
-       :: !FENCE || (owner == wrAs[w] && ep == wrEp[w]) -> assert(owner == wrAs[w] && ep == wrEp[w])
-       :: else
-       fi;
-       wrEp[w] = 0; wrAs[w] = 0 }
+  /* The fence; and after a freeze, that there is no need of it. */
+  :: atomic { AWAKE(i) && !TRUST(i) && CUT && (w[i].sock || w[i].mine != NONE) ->
+       w[i].sock = false; w[i].mine = NONE; w[i].stale = false }
+  :: atomic { w[i].stale && AWAKE(i) && TRUST(i) -> w[i].stale = false }
 
-  /* Release: to nobody, or over to the other, who must be alive. The connection is
-     closed before, and that nothing runs is known. */
-  :: atomic { RUNS(w) && mine[w] != 0 && ep < EPMAX && (TRUST(w) || sock[w]) ->
-       if :: CLOSE -> sock[w] = false :: else fi;
-       if
-       :: owner == inc[w] && ep == mine[w] -> ep++; owner = NOBODY
-       :: owner == inc[w] && ep == mine[w] && !dead[inc[1-w]] -> ep++; owner = inc[1-w]
-       :: !(owner == inc[w] && ep == mine[w])
-       fi;
-       if :: CLOSE -> mine[w] = 0 :: else fi }
+  /* A claim is sent: of what a dead one owns, or nobody, or it itself (to take up
+     what it does not run, or to renew). It may arrive late, and its answer never. */
+  :: atomic { AWAKE(i) && TRUST(i) && !w[i].claim && w[i].got == NONE && (w[i].mine == NONE || owner == i) &&
+       (owner == OLD || owner == NOBODY || owner == i) ->
+       w[i].claim = true; w[i].waits = true }
+  :: atomic { AWAKE(i) && TRUST(i) && !w[i].claim && w[i].got == NONE && w[i].mine == NONE && owner < N && owner != i &&
+       (dead[owner] || (!DECLARE && !watch[i].moved[owner] && watch[i].still[owner] >= T)) ->
+       w[i].claim = true; w[i].waits = true }
+  :: atomic { w[i].claim && !dead[i] ->
+       if :: w[i].waits -> move(i); w[i].got = CURRENT :: else -> move(i) fi }
+  :: atomic { w[i].waits -> w[i].waits = false }
+  :: atomic { w[i].got != NONE -> w[i].got = NONE }
 
-  /* The target reads that it is the owner, while no claim of its own is under way,
-     and starts under that epoch. */
-  :: atomic { RUNS(w) && mine[w] == 0 && want[w] == 0 && !sock[w] && owner == inc[w] && (TRUST(w) || !ASK) -> mine[w] = ep }
+  /* The target of a hand-over reads who the owner is. */
+  :: atomic { AWAKE(i) && w[i].mine == NONE && !w[i].claim && w[i].got == NONE && owner == i -> w[i].got = CURRENT }
+
+  /* With the answer the session begins, or goes on under the new epoch. */
+  :: atomic { AWAKE(i) && w[i].got != NONE && (TRUST(i) || !ASK) -> w[i].mine = w[i].got; w[i].got = NONE }
+
+  /* It connects, and writes. */
+  :: atomic { AWAKE(i) && w[i].mine != NONE && !w[i].sock && (TRUST(i) || !ASK) -> connect(i) }
+  :: atomic { AWAKE(i) && w[i].mine != NONE && (!FENCE || (owner == i && w[i].mine == CURRENT)) ->
+       assert(owner == i && w[i].mine == CURRENT) }
+
+  /* It is released to nobody. */
+  :: atomic { GIVES(i) -> close(i); move(NOBODY); w[i].mine = NONE }
 
   /* Freezing, at any time for any time. */
-  :: atomic { PAUSE && RUNS(w) && now < MAXT - 1 -> paused[w] = true }
-  :: atomic { paused[w] -> paused[w] = false; stale[w] = sock[w] }
-
-  :: now >= MAXT -> break
+  :: atomic { PAUSE && AWAKE(i) -> w[i].paused = true }
+  :: atomic { w[i].paused -> w[i].paused = false; w[i].stale = w[i].sock }
   od
 }
 
 init {
   atomic {
-    inc[0] = 0; inc[1] = 1; hb[0] = 1; hb[1] = 1;
-    seenI[0] = 1; seenV[0] = 1; seenI[1] = 0; seenV[1] = 1;
-    mine[0] = 1; sock[0] = true;
-    run worker(0); run worker(1)
+    for (a : 0 .. N-1) { w[a].left = F }
+    a = 0;
+    w[0].mine = CURRENT; w[0].sock = true;
+    run clock(); run worker(0); run worker(1); run eye(0, 1); run eye(1, 0)
+#if N > 2
+    ; run worker(2); run eye(0, 2); run eye(1, 2); run eye(2, 0); run eye(2, 1)
+#endif
   }
 }

@@ -63,19 +63,20 @@ func (k *Keeper) take(l *life) {
 	}
 }
 
-// offered says that notes are to be looked for: somebody says that he gives, or
-// there are so many members that this one does not hear all of them.
+// offered says that somebody whom this worker hears has offers.
 func (k *Keeper) offered() bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, p := range k.view.peers {
-		if p.Load.Giving && !p.Dead && (k.life == nil || p.Incarnation != k.life.id) {
+		if p.watched && p.Load.Giving && !p.Dead {
 			return true
 		}
 	}
 	return false
 }
 
+// crowded says that there are so many members that this one does not hear all of
+// them: notes are then looked for at each poll.
 func (k *Keeper) crowded() bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
