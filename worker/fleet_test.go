@@ -13,6 +13,7 @@ import (
 	"github.com/holdfast-wa/holdfast/state"
 	"github.com/holdfast-wa/holdfast/state/memory"
 	"github.com/holdfast-wa/holdfast/state/seal"
+	"github.com/holdfast-wa/holdfast/worker/deliver/safedial"
 	"github.com/holdfast-wa/holdfast/worker/policy"
 )
 
@@ -185,11 +186,11 @@ func TestSettingsOfASession(t *testing.T) {
 		"profile": {Profile: "wild"}, "value": {Override: map[string]string{"monitor-tick": "soon"}},
 		"name": {Override: map[string]string{"monitor-tock": "1s"}}, "proxy": {Proxy: "ftp://x"}, "webhook": {WebhookURL: "nope"},
 	} {
-		if err := CheckSettings(base, bad); err == nil {
+		if err := CheckSettings(base, safedial.Public, bad); err == nil {
 			t.Errorf("%s: taken", name)
 		}
 	}
-	if err := CheckSettings(base, state.SessionSettings{Proxy: "socks5://127.0.0.1:1080", WebhookURL: "https://example.org/x", WebhookSecret: "s3cret"}); err != nil {
+	if err := CheckSettings(base, safedial.Public, state.SessionSettings{Proxy: "socks5://127.0.0.1:1080", WebhookURL: "https://example.org/x", WebhookSecret: "s3cret-s3cret-s3cret"}); err != nil {
 		t.Error(err)
 	}
 }

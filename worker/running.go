@@ -169,7 +169,7 @@ func (w *Worker) sessionConfig(r *running, name string, from state.Owner) sessio
 	return session.Config{
 		Name: name, Lease: r.lease, Store: w.cfg.Store, Vault: w.cfg.Vault, Master: w.cfg.Master, Keyset: w.cfg.Keyset,
 		Settings: w.cfg.Settings, Effective: w.Effective, Fleet: w.fleet, Dial: w.dial,
-		Sinks: w.sinkNames, KeepContent: func(own state.SessionSettings) bool { return w.webhook(own).URL == "" },
+		Sinks: w.sinkNames, KeepContent: func(own state.SessionSettings) bool { return own.WebhookURL == "" && w.cfg.Webhook.URL == "" },
 		Journal:   func(_ string, j *journal.Journal, own state.SessionSettings) { w.attach(r, name, j, own) },
 		Committed: func(_ string, events []state.Event) { w.committed(r, name, events) },
 		Redrive:   func(ctx context.Context, _, id string) (int, error) { return r.redrive(ctx, id) },

@@ -2,9 +2,11 @@ package worker
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/holdfast-wa/holdfast/state"
 	"github.com/holdfast-wa/holdfast/worker/deliver"
+	"github.com/holdfast-wa/holdfast/worker/deliver/safedial"
 	"github.com/holdfast-wa/holdfast/worker/policy"
 	"github.com/holdfast-wa/holdfast/worker/whatsapp"
 )
@@ -27,20 +29,45 @@ func EffectiveSettings(base policy.Settings, own state.SessionSettings) (policy.
 	return set.With(own.Override)
 }
 
-// CheckSettings tells whether a session may have these settings.
-func CheckSettings(base policy.Settings, own state.SessionSettings) error {
+// FieldError is what is wrong with one of a session's settings, by its name in
+// JSON. Its text never repeats a URL or a secret.
+type FieldError struct {
+	Name string
+	Err  error
+}
+
+func (e *FieldError) Error() string { return e.Err.Error() }
+func (e *FieldError) Unwrap() error { return e.Err }
+
+// Field is the setting's name, for whoever shows the error beside a form.
+func (e *FieldError) Field() string { return e.Name }
+
+// CheckSettings tells whether a session may have these settings where workers run
+// with base and reach. Its error joins *FieldErrors.
+func CheckSettings(base policy.Settings, reach safedial.Policy, own state.SessionSettings) error {
 	var faults []error
-	if _, err := EffectiveSettings(base, own); err != nil {
-		faults = append(faults, err)
-	}
-	if own.Proxy != "" {
-		if err := whatsapp.CheckProxy(own.Proxy); err != nil {
-			faults = append(faults, err)
+	fault := func(name string, err error) {
+		if err != nil {
+			faults = append(faults, &FieldError{name, err})
 		}
 	}
-	if own.WebhookURL != "" || own.WebhookSecret != "" {
-		if err := deliver.CheckWebhook(own.WebhookURL, own.WebhookSecret); err != nil {
-			faults = append(faults, err)
+	if _, err := EffectiveSettings(base, state.SessionSettings{Profile: own.Profile}); err != nil {
+		fault("profile", err)
+	} else if _, err := EffectiveSettings(base, own); err != nil {
+		fault("override", err)
+	}
+	if own.Proxy != "" {
+		fault("proxy", whatsapp.CheckProxy(own.Proxy))
+	}
+	switch {
+	case own.WebhookURL == "" && own.WebhookSecret == "":
+	case deliver.CheckWebhook(own.WebhookURL, "") != nil:
+		fault("webhookUrl", deliver.CheckWebhook(own.WebhookURL, ""))
+	case deliver.CheckWebhook(own.WebhookURL, own.WebhookSecret) != nil:
+		fault("webhookSecret", deliver.CheckWebhook(own.WebhookURL, own.WebhookSecret))
+	default:
+		if err := reach.CheckURL(own.WebhookURL); err != nil {
+			fault("webhookUrl", fmt.Errorf("webhook URL: %w; use a public one, or have webhook-allow-private changed where the workers run", err))
 		}
 	}
 	return errors.Join(faults...)

@@ -9,12 +9,13 @@ import (
 	"github.com/holdfast-wa/holdfast/worker/deliver"
 )
 
-// webhook is the receiver of a session's events: its own, or the worker's.
-func (w *Worker) webhook(own state.SessionSettings) Webhook {
+// webhook is the receiver of a session's events: its own, or the worker's. Who
+// posts to it says how far the URL is trusted.
+func (w *Worker) webhook(own state.SessionSettings) (Webhook, *deliver.Poster) {
 	if own.WebhookURL != "" {
-		return Webhook{own.WebhookURL, own.WebhookSecret}
+		return Webhook{own.WebhookURL, own.WebhookSecret}, w.cfg.Poster
 	}
-	return w.cfg.Webhook
+	return w.cfg.Webhook, w.cfg.OwnPoster
 }
 
 func (w *Worker) sinkNames(own state.SessionSettings) []string {
@@ -22,7 +23,7 @@ func (w *Worker) sinkNames(own state.SessionSettings) []string {
 	if w.cfg.NDJSON != nil {
 		names = append(names, deliver.SinkNDJSON)
 	}
-	if w.webhook(own).URL != "" {
+	if hook, _ := w.webhook(own); hook.URL != "" {
 		names = append(names, deliver.SinkWebhook)
 	}
 	return names
@@ -33,8 +34,8 @@ func (w *Worker) sinks(name string, own state.SessionSettings) []deliver.Sink {
 	if w.cfg.NDJSON != nil {
 		sinks = append(sinks, w.cfg.NDJSON)
 	}
-	if hook := w.webhook(own); hook.URL != "" {
-		sink, err := w.cfg.Poster.Webhook(hook.URL, hook.Secret)
+	if hook, poster := w.webhook(own); hook.URL != "" {
+		sink, err := poster.Webhook(hook.URL, hook.Secret)
 		if err != nil {
 			w.log.Error("the webhook cannot be used; events stay in the queue", "session", name, "error", err)
 			return sinks

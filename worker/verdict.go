@@ -10,14 +10,9 @@ import (
 	"github.com/holdfast-wa/holdfast/worker/crash"
 )
 
-const (
-	// verdictKept is how long it is remembered how a worker ended: its sessions
-	// are taken over within seconds, or when somebody has room for them.
-	verdictKept = 24 * time.Hour
-	// verdictWithin bounds the look for it. A session does not wait for long to
-	// learn that nobody can tell.
-	verdictWithin = 2 * time.Second
-)
+// verdictWithin bounds the look for how a worker ended. A session does not wait
+// for long to learn that nobody can tell.
+const verdictWithin = 2 * time.Second
 
 // TellDeath makes known to the fleet how a worker ended, so that whoever takes
 // its sessions over knows which of them to blame, and declares it dead at once.
@@ -33,7 +28,7 @@ func TellDeath(ctx context.Context, store state.Store, before crash.Report) erro
 	}
 	key := state.DeathKey(before.Incarnation)
 	w := state.Put(key.Kind, key.ID, value)
-	w.Expires = store.Now().Add(verdictKept)
+	w.Expires = store.Now().Add(state.DeathKept)
 	// The note first: whoever sees the death may look for it.
 	if err := store.Update(ctx, state.Fleet, []state.Write{w}); err != nil {
 		return fmt.Errorf("telling how worker %s ended: %w", before.Incarnation, err)

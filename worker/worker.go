@@ -28,6 +28,7 @@ import (
 	"github.com/holdfast-wa/holdfast/state/device"
 	"github.com/holdfast-wa/holdfast/state/seal"
 	"github.com/holdfast-wa/holdfast/worker/deliver"
+	"github.com/holdfast-wa/holdfast/worker/deliver/safedial"
 	"github.com/holdfast-wa/holdfast/worker/lease"
 	"github.com/holdfast-wa/holdfast/worker/policy"
 	"github.com/holdfast-wa/holdfast/worker/session"
@@ -88,9 +89,13 @@ type Config struct {
 	CacheBytes int     // of one session; 0: the device store's default
 	Drain      time.Duration
 
-	NDJSON  *deliver.NDJSON // events to standard output; nil: none
-	Poster  *deliver.Poster
-	Webhook Webhook // of sessions that name none
+	NDJSON *deliver.NDJSON // events to standard output; nil: none
+	// Reach says where a URL may lead that a user of the API has named, beside the
+	// internet: webhooks of sessions.
+	Reach     safedial.Policy
+	Poster    *deliver.Poster // to webhooks of sessions; nil: one that keeps to Reach
+	Webhook   Webhook         // of sessions that name none
+	OwnPoster *deliver.Poster // to Webhook, which the operator of this process has named; nil: one that may reach private networks
 
 	// PairAtStart begins pairings that ended without a scan anew.
 	PairAtStart bool
@@ -144,7 +149,10 @@ func New(cfg Config) (*Worker, error) {
 		cfg.Metrics = NewMetrics()
 	}
 	if cfg.Poster == nil {
-		cfg.Poster = deliver.NewPoster(deliver.PosterConfig{})
+		cfg.Poster = deliver.NewPoster(deliver.PosterConfig{Allow: cfg.Reach})
+	}
+	if cfg.OwnPoster == nil {
+		cfg.OwnPoster = deliver.NewPoster(deliver.PosterConfig{Allow: cfg.Reach.Trusted()})
 	}
 	w := &Worker{
 		cfg: cfg, log: cfg.Log,

@@ -2,6 +2,8 @@ package vault
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 
@@ -10,6 +12,13 @@ import (
 
 // fleetMark is the object that says whose vault this is.
 const fleetMark = ".holdfast-fleet"
+
+// FleetMark is the text that a shared vault is marked with: it is of a fleet
+// alone, by its keyset, and another one for a restored copy of its tables.
+func FleetMark(keyset, identity string) string {
+	sum := sha256.Sum256([]byte("holdfast fleet\x00" + keyset + "\x00" + identity))
+	return hex.EncodeToString(sum[:16]) + "\n"
+}
 
 // Belong marks the vault as the one of a fleet, or compares the mark that is
 // there. Two fleets in one vault would remove each other's credentials: each

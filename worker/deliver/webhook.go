@@ -34,10 +34,10 @@ const (
 
 // PosterConfig says how webhooks are posted. The zero value is usable.
 type PosterConfig struct {
-	Timeout  time.Duration // of one attempt, from dial to the end of the answer; default 10 s
-	Tries    int           // attempts within one delivery; default 3
-	RetryMin time.Duration // pause between those, doubling; default 500 ms
-	RetryMax time.Duration // and at most; default 4 s. A longer Retry-After ends the delivery
+	Timeout   time.Duration     // of one attempt, from dial to the end of the answer; default 10 s
+	Tries     int               // attempts within one delivery; default 3
+	RetryMin  time.Duration     // pause between those, doubling; default 500 ms
+	RetryMax  time.Duration     // and at most; default 4 s. A longer Retry-After ends the delivery
 	Allow     safedial.Policy   // which addresses may be posted to beside the internet's
 	Transport http.RoundTripper // instead of one made from the above; for tests
 	Now       func() time.Time
@@ -112,18 +112,41 @@ type Webhook struct {
 	signer *standardwebhooks.Webhook // nil: not signed
 }
 
-// CheckWebhook tells whether URL and secret can be used. Its errors hold
-// neither.
+// The bounds of a secret that is set, in bytes. A short one can be guessed from a
+// single signed request.
+const (
+	minSecret = 16
+	maxSecret = 512
+)
+
+// CheckWebhook tells whether URL and secret may be set. Its errors hold neither.
 func CheckWebhook(rawURL, secret string) error {
+	if err := checkURL(rawURL); err != nil {
+		return err
+	}
+	if _, err := signerOf(secret); err != nil {
+		return err
+	}
+	n := len(secret)
+	if encoded, ok := strings.CutPrefix(secret, "whsec_"); ok {
+		n = base64.StdEncoding.DecodedLen(len(encoded)) - strings.Count(encoded, "=")
+	}
+	if secret != "" && (n < minSecret || n > maxSecret) {
+		return fmt.Errorf("webhook secret: has %d bytes; use %d to %d, such as whsec_ and what openssl rand -base64 32 prints", n, minSecret, maxSecret)
+	}
+	return nil
+}
+
+func checkURL(rawURL string) error {
+	const want = "http://HOST/PATH or https://HOST/PATH"
 	u, err := url.Parse(rawURL)
 	if err != nil {
-		return errors.New("webhook URL: is not a URL; use http://HOST/PATH or https://HOST/PATH")
+		return errors.New("webhook URL: is not a URL; use " + want)
 	}
 	if (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "" {
-		return errors.New("webhook URL: must be http://HOST/PATH or https://HOST/PATH")
+		return errors.New("webhook URL: must be " + want)
 	}
-	_, err = signerOf(secret)
-	return err
+	return nil
 }
 
 // signerOf reads a secret: whsec_ and base64, as the standard writes it, or,
@@ -143,9 +166,9 @@ func signerOf(secret string) (*standardwebhooks.Webhook, error) {
 }
 
 // Webhook makes the sink of one receiver. An empty secret means that requests
-// are not signed.
+// are not signed. A short one that was set when it could be is used.
 func (p *Poster) Webhook(rawURL, secret string) (*Webhook, error) {
-	if err := CheckWebhook(rawURL, secret); err != nil {
+	if err := checkURL(rawURL); err != nil {
 		return nil, err
 	}
 	signer, err := signerOf(secret)

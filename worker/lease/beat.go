@@ -21,7 +21,16 @@ func (k *Keeper) beat(l *life) {
 		k.cfg.Observe.Trust(left)
 		load := k.load(left)
 		try, cancel := context.WithTimeout(l.ctx, h/2)
-		err := k.cfg.Store.Beat(try, l.id, load)
+		var err error
+		if left <= 0 {
+			// Where only the answers are lost, beats would go on keeping alive a worker
+			// that runs nothing. A question without an effect goes first.
+			_, err = k.cfg.Store.Watch(try, []string{l.id})
+		}
+		if err == nil {
+			sent = stampOf(k.clock)
+			err = k.cfg.Store.Beat(try, l.id, load)
+		}
 		cancel()
 		wait, wake := h, k.beatNow
 		switch {

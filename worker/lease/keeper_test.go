@@ -500,3 +500,22 @@ func TestIdleRequests(t *testing.T) {
 		})
 	}
 }
+
+// A worker whose beats arrive and are never answered runs nothing, and must not
+// keep itself alive with them: the others take its sessions over.
+func TestAWorkerThatGetsNoAnswers(t *testing.T) {
+	crewed(t, 10, func(t *testing.T, c *crew) {
+		own := statetest.Fault(statetest.Delay(c.base, 5*time.Millisecond))
+		a := c.hire(func(cfg *Config) { cfg.Store = own })
+		c.within(5*time.Second, "all claimed", func() bool { return a.runs() == 10 })
+		b := c.hire(nil)
+		time.Sleep(10 * time.Second)
+		own.FailAfter(nil, -1, state.ErrUnavailable)
+		c.within(DefaultTrust+DefaultTakeover+2*DefaultPoll, "all taken over", func() bool { return b.runs() == 10 })
+		own.Heal()
+		time.Sleep(time.Minute)
+		if n := a.runs() + b.runs(); n != 10 {
+			t.Errorf("%d sessions run after it", n)
+		}
+	})
+}

@@ -29,8 +29,6 @@ type outcome struct {
 
 // register is the history of ownership as the clients saw it.
 type register struct {
-	begun time.Time
-
 	mu   sync.Mutex
 	tick int64
 	ops  []porcupine.Operation

@@ -28,7 +28,7 @@ func TestSchedules(t *testing.T) {
 		report(t, w)
 		return
 	}
-	count := uint64(3000)
+	count := uint64(5000)
 	if detecting {
 		count = 500
 	}

@@ -13,6 +13,10 @@ const DeathsToPoison = 3
 // other must not go on for ever.
 const UnexplainedToPoison = 10
 
+// UnexplainedForgotten is how long a session must be online for those to be
+// forgotten: a stanza that kills comes again with the next login, within seconds.
+const UnexplainedForgotten = 30 * time.Second
+
 // DeathsForgotten is how long a session must be online for its deaths to be
 // forgotten.
 const DeathsForgotten = 10 * time.Minute
@@ -61,7 +65,10 @@ func (u Unexplained) Poisoned() bool { return u >= UnexplainedToPoison }
 
 // Online is the count to store when the session has been online for so long.
 func (u Unexplained) Online(online time.Duration) Unexplained {
-	return Unexplained(Deaths(u).Online(online))
+	if online >= UnexplainedForgotten {
+		return 0
+	}
+	return u
 }
 
 // Pardon is the count with which a poisoned session gets one more try.

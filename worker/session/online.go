@@ -221,8 +221,8 @@ func (a *actor) monitorTick(ctx context.Context, now time.Time) phase {
 	}
 	deaths := policy.Deaths(a.st.DeathsHolding).Online(now.Sub(o.since))
 	unexplained := policy.Unexplained(a.st.DeathsUnexplained).Online(now.Sub(o.since))
-	if !o.forgot && (int(deaths) != a.st.DeathsHolding || int(unexplained) != a.st.DeathsUnexplained) {
-		o.forgot = true
+	if int(deaths) != a.st.DeathsHolding && !o.forgot || int(unexplained) != a.st.DeathsUnexplained {
+		o.forgot = int(deaths) != a.st.DeathsHolding
 		if err := a.report(func(s *state.Status) {
 			s.DeathsHolding, s.DeathsUnexplained = int(deaths), int(unexplained)
 		}); err != nil {
