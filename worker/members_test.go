@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -185,10 +186,10 @@ func TestNothingIsClaimedBeforeTheVaultAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newParty(t, memory.New(time.Now))
 		left(t, p.store, "w-dead", 2)
-		down := true
+		var up atomic.Bool
 		w, _ := p.join(func(cfg *Config) {
 			cfg.Probe = func(context.Context) error {
-				if down {
+				if !up.Load() {
 					return errors.New("vault: no answer")
 				}
 				return nil
@@ -198,7 +199,7 @@ func TestNothingIsClaimedBeforeTheVaultAnswers(t *testing.T) {
 		if got := w.NotReady(); got != "vault: no answer" || p.owner("shop-0") != "w-dead" {
 			t.Errorf("not ready: %q, owner %s", got, p.owner("shop-0"))
 		}
-		down = false
+		up.Store(true)
 		time.Sleep(time.Minute)
 		if got := w.NotReady(); got != "" || p.owner("shop-0") != w.Incarnation() {
 			t.Errorf("not ready: %q, owner %s", got, p.owner("shop-0"))
