@@ -10,7 +10,7 @@ LDFLAGS := -X main.release=$(VERSION)
 RACE := GORACE="halt_on_error=0 suppressions=$(CURDIR)/infra/racecheck/library.supp"
 
 .DEFAULT_GOAL := help
-.PHONY: help build run demo fleet chaos test quick bench cost microbench lint fuzz cover clean
+.PHONY: help build run demo fleet chaos lambda test quick bench cost microbench lint fuzz cover clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -31,6 +31,13 @@ fleet: build ## three workers over stand-ins for AWS, to watch; ARGS=--tour show
 
 chaos: build ## break such a fleet and prove that nothing is lost; ARGS='-minutes 5 -seed 42'
 	cd infra/standin && $(GO) run ./cmd/chaos -binary $(CURDIR)/$(BIN) $(ARGS)
+
+# For the runtime provided.al2023. The same source and Go make the same bytes.
+lambda: ## dist/lambda-arm64.zip and dist/lambda-amd64.zip: the admin side as a Lambda function
+	@set -e; for arch in arm64 amd64; do \
+		CGO_ENABLED=0 GOOS=linux GOARCH=$$arch $(GO) build -trimpath -buildvcs=false -tags lambda.norpc -ldflags '-s -w -buildid= $(LDFLAGS)' -o dist/lambda/$$arch/bootstrap ./cmd/lambda; \
+		$(GO) run ./cmd/lambda/pack dist/lambda/$$arch/bootstrap dist/lambda-$$arch.zip; \
+	done
 
 # The race detector needs cgo and so a C compiler; where there is none, the tests
 # run without it and say so. Two packages at a time keep a machine of two cores

@@ -297,13 +297,6 @@ type Outbox struct {
 	Sealed    []byte      `json:"sealed"` // OutboxContent
 }
 
-// OutboxContent is the personal part of an outbox item.
-type OutboxContent struct {
-	To      string          `json:"to"`
-	Text    string          `json:"text,omitempty"`
-	Message json.RawMessage `json:"message,omitempty"` // protobuf JSON of any other message
-}
-
 // OutboxDue is the index that lists unfinished outbox items of a session's
 // partition for its owner.
 func OutboxDue(session string) string { return "due/" + session }

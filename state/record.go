@@ -45,6 +45,7 @@ const (
 	KindCursor  Kind = "CUR"    // how far a sink has been served
 	KindDead    Kind = "DL"     // events that a receiver refused for good
 	KindOutbox  Kind = "OB"     // messages to send, by id
+	KindMedia   Kind = "MED"    // uploads that wait to be sent, by id
 	KindQR      Kind = "QR"     // the QR shown now, sealed
 	KindFleet   Kind = "F"      // fleet-wide records: WAVERSION, BREAKER, TABLE, KEYSET
 )

@@ -174,8 +174,8 @@ func (w *Worker) sessionConfig(r *running, name string, from state.Owner) sessio
 		Committed: func(_ string, events []state.Event) { w.committed(r, name, events) },
 		Redrive:   func(ctx context.Context, _, id string) (int, error) { return r.redrive(ctx, id) },
 		ShowQR:    w.cfg.ShowQR, PairAtStart: w.cfg.PairAtStart, CacheBytes: w.cfg.CacheBytes,
-		Prepared: prepared,
-		Verdict:  func(ctx context.Context) (bool, bool) { return w.verdict(ctx, from) },
-		Observe:  w.cfg.Metrics.observer(), Log: w.log,
+		Prepared: prepared, Fetch: w.cfg.Files.Fetch, FileSlots: w.files,
+		Verdict: func(ctx context.Context) (bool, bool) { return w.verdict(ctx, from) },
+		Observe: w.cfg.Metrics.observer(), Log: w.log,
 	}
 }

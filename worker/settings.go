@@ -57,7 +57,11 @@ func CheckSettings(base policy.Settings, reach safedial.Policy, own state.Sessio
 		fault("override", err)
 	}
 	if own.Proxy != "" {
-		fault("proxy", whatsapp.CheckProxy(own.Proxy))
+		if err := whatsapp.CheckProxy(own.Proxy); err != nil {
+			fault("proxy", err)
+		} else if err := reach.Trusted().CheckURL(own.Proxy); err != nil { // proxies are often in the network, never at a metadata service
+			fault("proxy", fmt.Errorf("proxy: %w", err))
+		}
 	}
 	switch {
 	case own.WebhookURL == "" && own.WebhookSecret == "":

@@ -19,6 +19,8 @@ func TestFaultsOfSettingsNameTheirField(t *testing.T) {
 		{state.SessionSettings{Profile: "hasty"}, safedial.Public, "profile"},
 		{state.SessionSettings{Override: map[string]string{"monitor-tick": "soon"}}, safedial.Public, "override"},
 		{state.SessionSettings{Proxy: "ftp://hush"}, safedial.Public, "proxy"},
+		{state.SessionSettings{Proxy: "http://u:hush@169.254.169.254:80"}, safedial.Public, "proxy"},
+		{state.SessionSettings{Proxy: "socks5://u:hush@10.0.0.1:1080"}, safedial.Public, ""},
 		{state.SessionSettings{WebhookURL: "ftp://hush"}, safedial.Public, "webhookUrl"},
 		{state.SessionSettings{WebhookSecret: "hush-hush-hush-hush"}, safedial.Public, "webhookUrl"},
 		{state.SessionSettings{WebhookURL: "https://a.test/", WebhookSecret: "hush"}, safedial.Public, "webhookSecret"},

@@ -29,6 +29,7 @@ import (
 	"github.com/holdfast-wa/holdfast/state/seal"
 	"github.com/holdfast-wa/holdfast/worker/deliver"
 	"github.com/holdfast-wa/holdfast/worker/deliver/safedial"
+	"github.com/holdfast-wa/holdfast/worker/fetch"
 	"github.com/holdfast-wa/holdfast/worker/lease"
 	"github.com/holdfast-wa/holdfast/worker/policy"
 	"github.com/holdfast-wa/holdfast/worker/session"
@@ -97,6 +98,13 @@ type Config struct {
 	Webhook   Webhook         // of sessions that name none
 	OwnPoster *deliver.Poster // to Webhook, which the operator of this process has named; nil: one that may reach private networks
 
+	// Files fetches what a user of the API has named a URL of, to send it; nil: one
+	// that keeps to Reach.
+	Files *fetch.Fetcher
+	// FilesAtOnce bounds the files to send that are in memory at a time: each takes
+	// about three times its size. Default 4.
+	FilesAtOnce int
+
 	// PairAtStart begins pairings that ended without a scan anew.
 	PairAtStart bool
 	ShowQR      func(session, code string, until time.Time)
@@ -118,6 +126,7 @@ type Worker struct {
 	fleet  *fleet
 	out    *deliver.Dispatcher
 	nudge  chan struct{}
+	files  chan struct{} // a place for each file in memory
 
 	mu       sync.Mutex
 	sessions map[string]*running
@@ -154,8 +163,14 @@ func New(cfg Config) (*Worker, error) {
 	if cfg.OwnPoster == nil {
 		cfg.OwnPoster = deliver.NewPoster(deliver.PosterConfig{Allow: cfg.Reach.Trusted()})
 	}
+	if cfg.Files == nil {
+		cfg.Files = fetch.New(fetch.Config{Allow: cfg.Reach})
+	}
+	if cfg.FilesAtOnce <= 0 {
+		cfg.FilesAtOnce = 4
+	}
 	w := &Worker{
-		cfg: cfg, log: cfg.Log,
+		cfg: cfg, log: cfg.Log, files: make(chan struct{}, cfg.FilesAtOnce),
 		fleet:    newFleet(cfg.Store, cfg.Service, cfg.LoginRate, cfg.LoginBurst, cfg.Settings.ReachabilityInterval, cfg.Log),
 		nudge:    make(chan struct{}, 1),
 		sessions: make(map[string]*running), nudged: make(map[string]struct{}), mine: make(map[string]struct{}),

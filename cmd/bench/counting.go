@@ -196,6 +196,7 @@ type counting struct {
 	clerks   []*clerk
 	alone    byMethod // an hour of a worker without sessions
 	sent     int      // answers of each session so far
+	ended    int      // workers
 
 	counts units.Counts
 	detail []detail
@@ -227,9 +228,12 @@ const leastWindow = 6 * time.Second
 
 const (
 	// settleWrites is how long what follows a change may take.
-	settleWrites = 3 * time.Second
+	settleWrites = 2 * time.Second
 	// lazyAtMost is more than how long a lazy write may wait for a commit.
 	lazyAtMost = 65 * time.Second
+	// sweepsHourly is how often in an hour commands are looked for under each
+	// worker that has ended and is remembered.
+	sweepsHourly = 120.0
 	// rosterHourly is how often the roster is read in an hour where nothing
 	// happens, and rosterRequests what that takes.
 	rosterHourly, rosterRequests = 120, 2
@@ -322,6 +326,7 @@ func (c *counting) hire() (*clerk, error) {
 func (c *counting) fire(k *clerk) error {
 	c.clerks = slices.DeleteFunc(c.clerks, func(o *clerk) bool { return o == k })
 	k.stop()
+	c.ended++
 	return <-k.ended
 }
 
@@ -356,8 +361,10 @@ func (c *counting) sessions(spent byMethod, hours float64) byMethod {
 	for _, method := range ofWorkers {
 		delete(spent, method)
 	}
-	// And of the looks for commands, with what a rate is off by.
-	return spent.minus(byMethod{"Indexed": c.alone["Indexed"].Times(hours * 1.02)})
+	// And of the looks for commands, also for those under workers that have ended,
+	// with what a rate is off by.
+	looks := c.alone["Indexed"].Plus(units.Use{Requests: sweepsHourly, Read: sweepsHourly / 2}.Times(float64(c.ended)))
+	return spent.minus(byMethod{"Indexed": looks.Times(hours * 1.02)})
 }
 
 func (c *counting) note(name string, spent byMethod, into *units.Use) {

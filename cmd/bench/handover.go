@@ -25,7 +25,7 @@ func (b *bench) handover() error {
 	}
 	t := table{title: fmt.Sprintf("Planned moves, %d sessions on three worker processes, %s added to every call of the store, %.0f messages/s from contacts;\n"+
 		"a gap is from the close of the old socket to the login of the new one, as the service saw both", len(s.accounts), storeLatency, b.plan.written),
-		head: []string{"", "moves", "gap p50", "p99", "longest", "slowest drain", "messages", "lost", "doubled", "undecrypted", "sockets kicked"}}
+		head: []string{"", "moves", "gap p50", "p99", "longest", "slowest drain", "messages", "across a move", "redelivered", "lost", "doubled", "posted again", "undecrypted", "sockets kicked"}}
 	if b.plan.slow {
 		if err := s.crew(3, Run{Deployment: blue}); err != nil {
 			return err
@@ -143,8 +143,8 @@ func (b *bench) rolling(s *stage, t *table) error {
 func (b *bench) moved(what string, all []Move, drain time.Duration, toll Toll, t *table) {
 	g := gaps(all)
 	p99 := quantile(g, 0.99)
-	t.row(what, fmt.Sprint(len(all)), ms(quantile(g, 0.5)), ms(p99), ms(g[len(g)-1]), sec(drain), fmt.Sprint(toll.Sent),
-		fmt.Sprint(toll.Unacked+toll.Lost), fmt.Sprint(toll.Doubled), fmt.Sprint(toll.Unread), fmt.Sprint(toll.Kicked))
+	t.row(what, fmt.Sprint(len(all)), ms(quantile(g, 0.5)), ms(p99), ms(g[len(g)-1]), sec(drain), fmt.Sprint(toll.Sent), fmt.Sprint(toll.Across), fmt.Sprint(toll.Again),
+		fmt.Sprint(toll.Unacked+toll.Lost), fmt.Sprint(toll.Doubled), fmt.Sprint(toll.Posted), fmt.Sprint(toll.Unread), fmt.Sprint(toll.Kicked))
 	b.bound(what+": gap of a session, p99", ms(p99), "at most "+ms(b.plan.gap), p99 <= b.plan.gap)
 	b.bound(what+": messages lost", fmt.Sprint(toll.Unacked+toll.Lost), "0", toll.Unacked+toll.Lost == 0)
 	b.bound(what+": messages doubled at the sink", fmt.Sprint(toll.Doubled), "0", toll.Doubled == 0)

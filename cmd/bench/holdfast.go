@@ -240,9 +240,16 @@ func (r *fleet) Reply(m Reply, _ *None) error {
 	return nil
 }
 
-// Trips is how often sessions have gone to the store since the last call.
-func (r *fleet) Trips(_ None, reply *int) error {
-	*reply = r.trips.Count(statetest.Commit, statetest.Get, statetest.GetMany, statetest.Query)
+// Trips is how often sessions have gone to the store, and how many of these were
+// commits.
+type Trips struct{ All, Commits int }
+
+// Trips counts since the last call.
+func (r *fleet) Trips(_ None, reply *Trips) error {
+	*reply = Trips{
+		All:     r.trips.Count(statetest.Commit, statetest.Get, statetest.GetMany, statetest.Query),
+		Commits: r.trips.Count(statetest.Commit),
+	}
 	r.trips.Reset()
 	return nil
 }

@@ -99,7 +99,7 @@ func (b *bench) launch(where Where, s subject, accounts []Account, dir string, o
 	}
 	base, err := call[Stats](p, "Stats", true)
 	if err == nil && s == holdfast {
-		err = do(p, "Run", Run{Where: where, Dir: dir, Latency: o.latency, Settings: o.settings, PairNew: o.pairNew})
+		err = do(p, "Run", Run{Where: where, Dir: dir, Latency: o.latency, Settings: o.settings, PairNew: o.pairNew, HostLocks: true})
 	} else if err == nil {
 		err = do(p, "Open", Clients{Where: where, Store: s, Accounts: accounts, Dir: dir, Latency: o.latency, Apart: o.apart})
 	}

@@ -57,7 +57,7 @@ func TestQuantile(t *testing.T) {
 
 // The sink counts each message of each session, and what could not be decrypted.
 func TestSink(t *testing.T) {
-	k := &sink{messages: map[string]int{}}
+	k := newSink()
 	post := func(body string) int {
 		w := httptest.NewRecorder()
 		k.ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/", strings.NewReader(body)))
@@ -65,8 +65,9 @@ func TestSink(t *testing.T) {
 	}
 	for _, body := range []string{
 		`{"type":"message.received","session":"a","data":{"id":"1"}}`,
-		`{"type":"message.received","session":"b","data":{"id":"1"}}`,
-		`{"type":"message.received","session":"b","data":{"id":"1"}}`,
+		`{"id":"x","type":"message.received","session":"b","data":{"id":"1"}}`,
+		`{"id":"x","type":"message.received","session":"b","data":{"id":"1"}}`,
+		`{"id":"y","type":"message.received","session":"b","data":{"id":"1"}}`,
 		`{"type":"message.undecryptable","session":"b","data":{"id":"2"}}`,
 		`{"type":"session.state","session":"b","data":{}}`,
 	} {
@@ -77,7 +78,7 @@ func TestSink(t *testing.T) {
 	if post("no event") != http.StatusBadRequest {
 		t.Error("what is no event is taken")
 	}
-	if k.messages["a/1"] != 1 || k.messages["b/1"] != 2 || len(k.messages) != 2 || k.unread != 1 {
+	if len(k.messages["a/1"]) != 1 || k.messages["b/1"]["x"] != 2 || k.messages["b/1"]["y"] != 1 || len(k.messages) != 2 || k.unread != 1 {
 		t.Errorf("it holds %v, %d undecrypted", k.messages, k.unread)
 	}
 }

@@ -33,8 +33,8 @@ var fullPlan = plan{
 	latency: []time.Duration{0, 5 * time.Millisecond, 20 * time.Millisecond},
 	many:    100, fleets: []int{1, 200}, slow: true,
 	ratio: 1.25, goroutines: 2, rate: 150, late: 100 * time.Millisecond,
-	crowd: 200, fleet: 300, written: 20, beating: 1000, arriving: 50, busy: time.Minute,
-	count: countingSize{sessions: 10, messages: 20, window: 90 * time.Second},
+	crowd: 200, fleet: 300, written: 60, beating: 1000, arriving: 50, busy: time.Minute,
+	count: countingSize{sessions: 10, messages: 20, window: time.Minute},
 	burst: 6 * time.Second, hint: 4 * time.Second, gap: 1500 * time.Millisecond,
 }
 

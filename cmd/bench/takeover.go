@@ -53,8 +53,10 @@ func (b *bench) takeover() error {
 
 // kill measures one.
 func (b *bench) kill(s *stage, d death, t *table) error {
-	if err := s.crew(3, Run{HostLocks: d.locks}); err != nil {
-		return err
+	if b.plan.slow {
+		if err := s.crew(3, Run{HostLocks: d.locks}); err != nil {
+			return err
+		}
 	}
 	victim, numbers, err := s.fullest()
 	if err != nil || len(numbers) == 0 {

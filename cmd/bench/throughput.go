@@ -11,6 +11,7 @@ type rate struct {
 	perSecond float64
 	fate      Fate
 	trips     float64 // to the store, a message; of Holdfast
+	commits   float64 // among them
 }
 
 // throughput measures messages received a second: encrypted and waiting at the
@@ -60,6 +61,8 @@ func (b *bench) throughput() error {
 	for _, d := range b.plan.latency {
 		if r := figures[key(holdfast, d, 1)]; d == 5*time.Millisecond {
 			b.bound("messages received a second, one session at 5 ms", f1(r.perSecond), fmt.Sprintf("at least %.0f", b.plan.rate), r.perSecond >= b.plan.rate)
+			b.bound("commits of a message received, one session at 5 ms", f2(r.commits), "at most 1.02", r.commits <= 1.02)
+			b.bound("round trips to the store of a message received, one session at 5 ms", f2(r.trips), "at most 1.05", r.trips <= 1.05)
 		}
 	}
 	return nil
@@ -125,7 +128,7 @@ func (b *bench) bursts(svc *process, where Where, s subject, accounts []Account,
 			return nil, err
 		}
 		if s == holdfast {
-			if _, err := call[int](p, "Trips", None{}); err != nil {
+			if _, err := call[Trips](p, "Trips", None{}); err != nil {
 				return nil, err
 			}
 		}
@@ -133,9 +136,9 @@ func (b *bench) bursts(svc *process, where Where, s subject, accounts []Account,
 		if err != nil {
 			return nil, err
 		}
-		trips := 0
+		var trips Trips
 		if s == holdfast {
-			if trips, err = call[int](p, "Trips", None{}); err != nil {
+			if trips, err = call[Trips](p, "Trips", None{}); err != nil {
 				return nil, err
 			}
 		}
@@ -145,7 +148,8 @@ func (b *bench) bursts(svc *process, where Where, s subject, accounts []Account,
 		if fate.Enc["msg"] != fate.Messages || fate.Refused+fate.Retries+fate.Again > 0 {
 			return nil, fmt.Errorf("%s, %d sessions, %s: not received as it should be: %+v", s, n, latency, fate)
 		}
-		out[n] = rate{float64(fate.Messages) / fate.Took.Seconds(), fate, float64(trips) / float64(fate.Messages)}
+		out[n] = rate{float64(fate.Messages) / fate.Took.Seconds(), fate,
+			float64(trips.All) / float64(fate.Messages), float64(trips.Commits) / float64(fate.Messages)}
 	}
 	if err := do(p, "Stop", None{}); err != nil {
 		return nil, err

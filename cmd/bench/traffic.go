@@ -18,9 +18,11 @@ import (
 // sink is a receiver of events, of all sessions. It counts messages.
 type sink struct {
 	mu       sync.Mutex
-	messages map[string]int // how often each came, by place
-	unread   int            // that could not be decrypted
+	messages map[string]map[string]int // how often each came, by place and the event's id
+	unread   int                       // that could not be decrypted
 }
+
+func newSink() *sink { return &sink{messages: map[string]map[string]int{}} }
 
 // place names a message of a session.
 func place(session, id string) string { return session + "/" + id }
@@ -39,7 +41,11 @@ func (k *sink) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer k.mu.Unlock()
 	switch e.Type {
 	case state.EventMessage:
-		k.messages[place(e.Session, message.ID)]++
+		at := place(e.Session, message.ID)
+		if k.messages[at] == nil {
+			k.messages[at] = map[string]int{}
+		}
+		k.messages[at][e.ID]++
 	case state.EventUndecrypted:
 		k.unread++
 	}
@@ -52,7 +58,7 @@ func (r *service) Sink(_ None, url *string) error {
 	if err != nil {
 		return err
 	}
-	r.sink = &sink{messages: map[string]int{}}
+	r.sink = newSink()
 	server := &http.Server{Handler: r.sink, ReadHeaderTimeout: 10 * time.Second}
 	go func() { _ = server.Serve(l) }() // until the process ends
 	*url = "http://" + l.Addr().String() + "/"
@@ -111,7 +117,9 @@ type Toll struct {
 	Sent    int
 	Unacked int // at the service
 	Lost    int // of what was acknowledged, never at the sink
-	Doubled int // at the sink
+	Doubled int // at the sink: two events of one message
+	Posted  int // to the sink again: the same event, by whose id receivers tell
+	Across  int // written before the login of the socket on which they were acknowledged
 	Again   int // delivered by the service more than once, since the first was not acknowledged
 	Unread  int // that could not be decrypted, with their retries
 	Kicked  int // sockets that were live when a newer one of the same device logged in
@@ -147,6 +155,12 @@ func (r *service) toll(w *traffic) Toll {
 	for _, d := range truth.Devices {
 		name[d.JID] = r.names[d.Account]
 	}
+	login := map[int64]time.Time{}
+	for _, s := range truth.Sockets {
+		if s.LoggedIn != nil {
+			login[s.N] = *s.LoggedIn
+		}
+	}
 	for _, m := range truth.Incoming {
 		t.Unread += m.Retries
 		if m.Acked == nil {
@@ -157,18 +171,25 @@ func (r *service) toll(w *traffic) Toll {
 		if m.Deliveries > 1 {
 			t.Again++
 		}
+		if login[m.Socket].After(m.Queued) {
+			t.Across++
+		}
 	}
 	r.sink.mu.Lock()
 	defer r.sink.mu.Unlock()
 	t.Unread += r.sink.unread
 	for _, m := range w.sent {
+		events := r.sink.messages[m]
 		switch {
 		case !acked[m]:
 			t.Unacked++
-		case r.sink.messages[m] == 0:
+		case len(events) == 0:
 			t.Lost++
-		case r.sink.messages[m] > 1:
+		case len(events) > 1:
 			t.Doubled++
+		}
+		for _, n := range events {
+			t.Posted += n - 1
 		}
 	}
 	return t

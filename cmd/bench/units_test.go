@@ -11,7 +11,7 @@ import (
 // by the hour is not counted here: that takes minutes of waiting, in `bin/bench
 // -only units`.
 func TestCounts(t *testing.T) {
-	c, err := count(dynamotest.Endpoint(t), t.TempDir(), countingSize{sessions: 3, messages: 6}, t.Logf)
+	c, err := count(dynamotest.Endpoint(t), t.TempDir(), countingSize{sessions: 8, messages: 4}, t.Logf)
 	if err != nil {
 		t.Fatal(err)
 	}

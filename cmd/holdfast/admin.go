@@ -36,8 +36,8 @@ const (
 // adminSettings are those that holdfast admin looks at beside what it checks in
 // the settings of sessions: where things are, and the times of the protocol.
 func adminSettings() []string {
-	return []string{"data-dir", "state", "vault", "master-key", "master-key-old", "listen", "api-keys",
-		"heartbeat", "trust", "takeover", "poll",
+	return []string{"data-dir", "state", "vault", "master-key", "master-key-old", "listen", "api-keys", "webhook-allow-private",
+		"heartbeat", "trust", "takeover", "poll", "media-allow-private", "media-limit", "api-rate",
 		"aws-endpoint-dynamodb", "aws-endpoint-s3", "aws-endpoint-kms", "log-level", "log-format"}
 }
 
@@ -163,9 +163,11 @@ func newAdminOffice(cfg Config, o *opened, keys []adminapi.Key, log *slog.Logger
 		return nil, err
 	}
 	a.api = adminapi.New(adminapi.Config{Store: o.store, Fleet: o.keyset, Keys: keys, View: view, Offline: a.offline,
-		ValidateSettings: func(s state.SessionSettings) error { return worker.CheckSettings(cfg.Policy, s) },
-		NotReady:         func() string { return *a.unready.Load() },
-		Version:          version, Log: log})
+		ValidateSettings: func(s state.SessionSettings) error { return worker.CheckSettings(cfg.Policy, cfg.WebhookReach, s) },
+		ValidateMediaURL: cfg.MediaReach.CheckURL,
+		Vault:            o.vault, MaxMedia: cfg.MediaLimit, Rate: cfg.APIRate,
+		NotReady: func() string { return *a.unready.Load() },
+		Version:  version, Log: log})
 	a.metrics = prometheus.NewRegistry()
 	a.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	for name, g := range map[string]struct {

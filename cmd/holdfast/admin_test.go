@@ -139,6 +139,7 @@ var quickFleet = []string{"--heartbeat", "250ms", "--trust", "1s", "--takeover",
 // is frozen, then killed. What is asked for is done all the same, and the worker
 // that comes back has lost the session, and pairs it anew on demand.
 func TestDisconnectWithoutAnybodyToDoIt(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	sim := startSim(t, wasim.Options{QuietPhone: true})
@@ -277,6 +278,7 @@ func openLines(sim *wasim.Server) int {
 // TestACommandOutlivesItsOwner: it is put while the owner has just died, and the
 // next owner runs it.
 func TestACommandOutlivesItsOwner(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	sim := startSim(t, wasim.Options{QuietPhone: true})

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/holdfast-wa/holdfast/state/vault"
 	"github.com/holdfast-wa/holdfast/worker"
 )
 
@@ -92,7 +93,7 @@ func adoptRestored(ctx context.Context, cfg Config, log *slog.Logger) (worker.Ad
 		Told: func(n int) { log.Info("sessions done", "sessions", n) },
 	}
 	if v, ok := o.vault.(marked); ok {
-		c.Seize = func(ctx context.Context) error { return v.Seize(ctx, fleetMark(keyset.ID(), identity)) }
+		c.Seize = func(ctx context.Context) error { return v.Seize(ctx, vault.FleetMark(keyset.ID(), identity)) }
 	}
 	return worker.Adopt(ctx, c)
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -23,6 +24,8 @@ import (
 const (
 	// answerTimeout bounds a request, beyond what it asks the server to wait.
 	answerTimeout = 30 * time.Second
+	// uploadTimeout is what a file may take beside that.
+	uploadTimeout = 2 * time.Minute
 	// maxAnswer bounds what is read of an answer, bytes.
 	maxAnswer = 16 << 20
 )
@@ -50,13 +53,16 @@ type client struct {
 
 // clientCommand gives a command the flags that say where the admin API is.
 func (a *app) clientCommand(cmd *cobra.Command) *cobra.Command {
-	settingFlags(cmd, []string{"url", "api-key", "api-key-file", "data-dir"})
+	settingFlags(cmd, append([]string{"url", "api-key", "api-key-file"}, storeSettings...))
 	a.jsonFlag(cmd)
 	return cmd
 }
 
 // client makes the client that a command was told to use.
 func (a *app) client(cmd *cobra.Command) (*client, error) {
+	if storeFlag(cmd) != "" {
+		return a.storeClient(cmd)
+	}
 	cfg, err := a.config(cmd, clientSettings)
 	if err != nil {
 		return nil, err
@@ -115,13 +121,19 @@ type request struct {
 	wait   time.Duration // how long the server is asked to wait
 
 	lastEvent string // of a stream: the id of the last event that was seen
+
+	raw         []byte // instead of body, of contentType
+	contentType string
+	key         string // of idempotency; empty: none
 }
 
 // open makes a request and returns the answer of a 2xx. The caller closes its
 // body.
 func (c *client) open(ctx context.Context, r request) (*http.Response, error) {
 	var body io.Reader
-	if r.body != nil {
+	if r.raw != nil {
+		body = bytes.NewReader(r.raw)
+	} else if r.body != nil {
 		b, err := json.Marshal(r.body)
 		if err != nil {
 			return nil, fmt.Errorf("the request cannot be written: %w", err)
@@ -143,7 +155,10 @@ func (c *client) open(ctx context.Context, r request) (*http.Response, error) {
 		return nil, fmt.Errorf("%s cannot be asked: %w; check --url", c.base, err)
 	}
 	if body != nil {
-		req.Header.Set("Content-Type", "application/json")
+		req.Header.Set("Content-Type", cmp.Or(r.contentType, "application/json"))
+	}
+	if r.key != "" {
+		req.Header.Set("Idempotency-Key", r.key)
 	}
 	if r.accept == "" {
 		r.accept = "application/json"
@@ -186,7 +201,11 @@ func readProblem(base, path string, resp *http.Response) error {
 
 // call makes a request and decodes its answer into answer, unless that is nil.
 func (c *client) call(ctx context.Context, r request, answer any) error {
-	ctx, cancel := context.WithTimeout(ctx, answerTimeout+r.wait)
+	within := answerTimeout + r.wait
+	if r.raw != nil {
+		within += uploadTimeout
+	}
+	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	resp, err := c.open(ctx, r)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/holdfast-wa/holdfast/infra/adminapi"
+	"github.com/holdfast-wa/holdfast/worker/deliver/safedial"
 	"github.com/holdfast-wa/holdfast/worker/policy"
 )
 
@@ -44,6 +45,12 @@ type Config struct {
 
 	WebhookURL    string
 	WebhookSecret Secret
+	WebhookReach  safedial.Policy // where webhooks of sessions may lead beside the internet
+
+	MediaReach     safedial.Policy // where files to send may be fetched beside the internet
+	MediaRedirects bool            // they may be redirected
+	MediaLimit     int64           // of a file to send, bytes
+	APIRate        float64         // requests a second of one API key; 0: no bound
 
 	WhatsAppURL     string   // empty: WhatsApp's own
 	WhatsAppRootKey [32]byte // zero: WhatsApp's own

@@ -80,7 +80,9 @@ func (a *app) explain(ctx context.Context, c *client, s sessionView) Explanation
 		rule := policy.RuleOf(s.Cause)
 		e.Meaning, e.Advice = rule.Title+": "+rule.Signal, rule.Advice
 	}
-	from := func(format string, args ...any) { e.MadeFrom = append(e.MadeFrom, fmt.Sprintf(format, args...)) }
+	from := func(format string, args ...any) {
+		e.MadeFrom = append(e.MadeFrom, oneLine(fmt.Sprintf(format, args...)))
+	}
 	from("wanted: %s", s.Wanted)
 	from("paired: %s", map[bool]string{true: "yes", false: "no"}[s.Paired])
 	if s.Code != 0 {

@@ -30,6 +30,7 @@ func secret(t *testing.T, text string) string {
 // with master keys of their own, and back: without a QR, with messages both ways,
 // and nobody at WhatsApp ever sees it twice.
 func TestExportImport(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	sim := startSim(t, wasim.Options{QuietPhone: true})
@@ -116,6 +117,7 @@ func TestExportImport(t *testing.T) {
 
 // TestExportWrongUse: each mistake is one line that says what to do.
 func TestExportWrongUse(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	cfg, err := newConfig(layers{"data-dir": {dir, "test"}}, nil)
 	if err != nil {

@@ -239,6 +239,7 @@ func TestAStanzaThatKillsTheProcess(t *testing.T) {
 // TestASessionThatSaysConnectedAndReceivesNothing answers pings, delivers
 // nothing, and is noticed all the same. What then comes proves it.
 func TestASessionThatSaysConnectedAndReceivesNothing(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	sim := startSim(t, wasim.Options{QuietPhone: true})
@@ -282,6 +283,7 @@ func TestASessionThatSaysConnectedAndReceivesNothing(t *testing.T) {
 
 // TestASessionWhoseRecordsAreGarbageCanBeDeleted and does not hold up the others.
 func TestASessionWhoseRecordsAreGarbageCanBeDeleted(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	sim := startSim(t, wasim.Options{QuietPhone: true})

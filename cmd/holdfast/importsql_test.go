@@ -19,6 +19,7 @@ import (
 // TestImportSQLStore takes a device over from a program that is built on the
 // library alone: no new QR, and the ratchets go on.
 func TestImportSQLStore(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	sim := startSim(t, wasim.Options{QuietPhone: true})

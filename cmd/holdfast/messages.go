@@ -2,67 +2,15 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
-	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/holdfast-wa/holdfast/infra/adminapi"
 	"github.com/holdfast-wa/holdfast/state"
 )
-
-// maxText bounds what send reads from its input, bytes; WhatsApp takes 65,536
-// characters.
-const maxText = 256 << 10
-
-func (a *app) sendCommand() *cobra.Command {
-	at, id := "", ""
-	cmd := &cobra.Command{
-		Use:   "send",
-		Short: "Send a text; it waits in the outbox until the session is online",
-		Long: "Sends a text. TO is a phone number with its country code, or a JID. TEXT is the text\n" +
-			"as one argument, or - to read it from the input.",
-		Example: "  holdfast send default 4915112345678 'hello'\n  date | holdfast send default 4915112345678 -",
-	}
-	w := waitFlag(cmd)
-	cmd.Flags().StringVar(&at, "at", "", "when to send it: a time such as 2026-01-31T08:00:00Z, or from now, such as 2h")
-	cmd.Flags().StringVar(&id, "idempotency-key", "", "a repeated call with the same key sends nothing twice")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		text := args[2]
-		if text == "-" {
-			b, err := io.ReadAll(io.LimitReader(a.io.In, maxText))
-			if err != nil {
-				return fmt.Errorf("send: the input cannot be read: %w", err)
-			}
-			text = strings.TrimRight(string(b), "\n")
-		}
-		if text == "" {
-			return usagef("send: the text is empty; write one, in quotes")
-		}
-		body := adminapi.SendMessage{To: args[1], Text: text, IdempotencyKey: id}
-		wait := min(*w, longestWait)
-		if at != "" {
-			t, err := sendTime(at, a.now())
-			if err != nil {
-				return err
-			}
-			if body.SendAt = t; t.After(a.now()) {
-				wait = 0
-			}
-		}
-		c, err := a.client(cmd)
-		if err != nil {
-			return err
-		}
-		r := request{method: http.MethodPost, path: sessionPath(args[0], "messages"), body: body, wait: wait}
-		return a.message(cmd, c, args[0], r)
-	}
-	return a.sessionCommand(cmd, "TO", "TEXT")
-}
 
 // sendTime reads a time, or a span from now.
 func sendTime(text string, now time.Time) (time.Time, error) {
@@ -123,7 +71,7 @@ func (a *app) messagesCommand() *cobra.Command {
 func (a *app) outboxCommand() *cobra.Command {
 	only, limit := "", 0
 	cmd := &cobra.Command{Use: "ls", Aliases: []string{"list"}, Short: "List what was sent and is to be sent, the newest first"}
-	cmd.Flags().StringVar(&only, "state", "", "only those in this state: queued, sending, sent, delivered, read, failed or cancelled")
+	cmd.Flags().StringVar(&only, "state", "", "only those in this state: queued, sending, sent, delivered, read, failed or cancelled; or a store to look at itself, such as sqlite:PATH")
 	cmd.Flags().IntVar(&limit, "limit", 100, "how many at most")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if limit < 1 {
@@ -134,7 +82,7 @@ func (a *app) outboxCommand() *cobra.Command {
 			return err
 		}
 		filter := url.Values{}
-		if only != "" {
+		if only := stateFilter(only); only != "" {
 			filter.Set("state", only)
 		}
 		list, err := c.messages(cmd.Context(), args[0], filter, limit)

@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -251,7 +249,7 @@ func (o *opened) ready(ctx context.Context) error {
 		return err
 	}
 	if v, marked := o.vault.(marked); marked {
-		if err := v.Belong(ctx, fleetMark(keyset.ID(), identity)); err != nil {
+		if err := v.Belong(ctx, vault.FleetMark(keyset.ID(), identity)); err != nil {
 			return err
 		}
 	}
@@ -281,13 +279,6 @@ func (o *opened) unlock(ctx context.Context) (*seal.Keyset, error) {
 type marked interface {
 	Belong(ctx context.Context, fleet string) error
 	Seize(ctx context.Context, fleet string) error
-}
-
-// fleetMark is what a shared vault is marked with: it is this fleet's alone, and
-// another one for a restored copy of it.
-func fleetMark(keyset, identity string) string {
-	sum := sha256.Sum256([]byte("holdfast fleet\x00" + keyset + "\x00" + identity))
-	return hex.EncodeToString(sum[:16]) + "\n"
 }
 
 // genuine sees that a store with an identity of its own is the one that it was at

@@ -15,6 +15,7 @@ import (
 
 	"github.com/holdfast-wa/holdfast/infra/adminapi"
 	"github.com/holdfast-wa/holdfast/worker/deliver"
+	"github.com/holdfast-wa/holdfast/worker/deliver/safedial"
 )
 
 // Parsers of single settings. Their errors are the second and third part of a
@@ -170,12 +171,16 @@ func plainText(field func(*Config) *string) func(*Config, string) error {
 	}
 }
 
-func parseHistorySync(c *Config, v string) (err error) {
-	c.HistorySync, err = strconv.ParseBool(v)
-	if err != nil {
-		return fmt.Errorf("%q is neither yes nor no; write true or false", v)
+// yesNo parses true or false.
+func yesNo(field func(*Config) *bool) func(*Config, string) error {
+	return func(c *Config, v string) error {
+		b, err := strconv.ParseBool(v)
+		if err != nil {
+			return fmt.Errorf("%q is neither yes nor no; write true or false", v)
+		}
+		*field(c) = b
+		return nil
 	}
-	return nil
 }
 
 func parseCapacity(c *Config, v string) error {
@@ -253,6 +258,18 @@ func parseWebhookURL(c *Config, v string) error {
 func parseWebhookSecret(c *Config, v string) error {
 	c.WebhookSecret = Secret(v)
 	return deliver.CheckWebhook("https://receiver.invalid", v)
+}
+
+// parseWebhookReach comes after the state: an embedded one is on one machine with
+// what uses it, where a bot at 127.0.0.1 is the normal case.
+func parseWebhookReach(c *Config, v string) (err error) {
+	switch {
+	case v != "auto":
+		c.WebhookReach, err = safedial.Parse(v)
+	case c.State.Scheme == "sqlite":
+		c.WebhookReach = safedial.Loopback
+	}
+	return err
 }
 
 func parseWhatsAppURL(c *Config, v string) error {

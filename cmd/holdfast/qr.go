@@ -133,7 +133,7 @@ func why(s sessionView) string {
 
 func (a *app) pairedNow(screen *qrScreen, s sessionView) error {
 	screen.wipe()
-	who := strings.TrimSpace(s.PushName)
+	who := oneLine(s.PushName)
 	if who != "" {
 		who = " with " + who
 	}

@@ -21,6 +21,8 @@ type app struct {
 	http    *http.Client // of the client commands and healthcheck
 	ran     bool         // a command has begun; what failed before is wrong use
 	asJSON  bool
+	direct  *client  // over the store itself; nil: none was opened
+	closing []func() // what is to be done at the end, in reverse
 }
 
 // run is the program: it returns the exit code.
@@ -34,6 +36,9 @@ func (a *app) run(ctx context.Context, args []string) int {
 	root := a.root()
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
+	for i := len(a.closing) - 1; i >= 0; i-- {
+		a.closing[i]()
+	}
 	if err != nil && !a.ran {
 		err = usageError{err}
 	}
@@ -147,8 +152,8 @@ func settingFlags(cmd *cobra.Command, names []string) {
 // onlyFlags gives a command a flag for each of the settings.
 func onlyFlags(cmd *cobra.Command, names []string) {
 	for _, s := range settings() {
-		if !slices.Contains(names, s.name) {
-			continue
+		if !slices.Contains(names, s.name) || cmd.Flags().Lookup(s.name) != nil {
+			continue // --state of a list is a filter as well; see storeFlag
 		}
 		cmd.Flags().String(s.name, "", s.meaning)
 		f := cmd.Flags().Lookup(s.name)
@@ -179,6 +184,9 @@ func (a *app) config(cmd *cobra.Command, only []string) (Config, error) {
 	given.over(environment)
 	faults = append(faults, err)
 	given.over(fromFlags(cmd))
+	if place := storeFlag(cmd); place != "" {
+		given["state"] = value{place, "--state"}
+	}
 	c, err := newConfig(given, only)
 	c.ecsMetadata = variableOf(a.environ, "ECS_CONTAINER_METADATA_URI_V4")
 	if err := errors.Join(append(faults, err)...); err != nil {

@@ -81,7 +81,7 @@ func (a *app) listCommand() *cobra.Command {
 				return err
 			}
 			filter := url.Values{}
-			for name, v := range map[string]string{"state": wantState, "cause": wantCause, "owner": owner} {
+			for name, v := range map[string]string{"state": stateFilter(wantState), "cause": wantCause, "owner": owner} {
 				if v != "" {
 					filter.Set(name, v)
 				}
@@ -96,7 +96,7 @@ func (a *app) listCommand() *cobra.Command {
 			return a.printSessions(list)
 		},
 	}
-	cmd.Flags().StringVar(&wantState, "state", "", "only those in this state")
+	cmd.Flags().StringVar(&wantState, "state", "", "only those in this state; or a store to look at itself, such as sqlite:PATH")
 	cmd.Flags().StringVar(&wantCause, "cause", "", "only those with this cause")
 	cmd.Flags().StringVar(&owner, "owner", "", "only those of this worker")
 	return a.clientCommand(cmd)
@@ -202,7 +202,7 @@ func (a *app) printSession(s sessionView) error {
 	w := tabwriter.NewWriter(a.io.Out, 0, 0, 2, ' ', 0)
 	row := func(name, value string) {
 		if value != "" && value != "-" {
-			fmt.Fprintf(w, "%s\t%s\n", name, value)
+			fmt.Fprintf(w, "%s\t%s\n", name, oneLine(value))
 		}
 	}
 	when := func(t time.Time) string {

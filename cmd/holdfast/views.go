@@ -69,7 +69,17 @@ func (c *client) messages(ctx context.Context, session string, filter url.Values
 
 // workers reads the fleet.
 func (c *client) workers(ctx context.Context) ([]adminapi.Worker, error) {
-	var answer adminapi.WorkerList
-	err := c.get(ctx, "/api/workers", nil, &answer)
-	return answer.Workers, err
+	all := []adminapi.Worker{}
+	query := url.Values{}
+	for {
+		var page adminapi.WorkerList
+		if err := c.get(ctx, "/api/workers", query, &page); err != nil {
+			return nil, err
+		}
+		all = append(all, page.Workers...)
+		if page.Next == "" {
+			return all, nil
+		}
+		query.Set("cursor", page.Next)
+	}
 }

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -282,15 +281,8 @@ func summary(data json.RawMessage) string {
 	return strings.Join(parts, " ")
 }
 
-// short cuts a value, and takes out what a terminal would obey or turn around:
-// some of it was written by strangers.
+// short cuts a value to what fits on a line beside others.
 func short(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if r == '\u200e' || r == '\u200f' || r >= '\u202a' && r <= '\u202e' || r >= '\u2066' && r <= '\u2069' || unicode.IsControl(r) && !unicode.IsSpace(r) || r == '\u0085' {
-			return -1
-		}
-		return r
-	}, s)
 	s = oneLine(s)
 	if r := []rune(s); len(r) > 60 {
 		return string(r[:60]) + "…"

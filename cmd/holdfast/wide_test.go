@@ -36,6 +36,7 @@ func (p *process) received(ctx context.Context, t *testing.T, text string) map[s
 // code, a phone that shares its keys and history, groups both ways, a message
 // that does not decrypt and is asked for again, and all of it across a kill.
 func TestGroupsCodesAndAPhoneThatTalks(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	sim := startSim(t, wasim.Options{})

@@ -96,8 +96,12 @@ func runWorker(ctx context.Context, cfg Config, mode Mode, io IO) error {
 	defer stop()
 	bell := &adminapi.Bell{}
 	metrics := worker.NewMetrics()
-	poster := deliver.NewPoster(deliver.PosterConfig{})
+	poster := deliver.NewPoster(deliver.PosterConfig{Allow: cfg.WebhookReach})
 	o.later(poster.Close)
+	ownPoster := deliver.NewPoster(deliver.PosterConfig{Allow: cfg.WebhookReach.Trusted()})
+	o.later(ownPoster.Close)
+	files := mediaFetcher(cfg)
+	o.later(files.Close)
 	w, err := worker.New(worker.Config{
 		Store: worker.Measured(o.store, metrics), Vault: o.vault, Master: o.master, Keyset: o.keyset,
 		Service: o.svc, Settings: cfg.Policy,
@@ -105,7 +109,10 @@ func runWorker(ctx context.Context, cfg Config, mode Mode, io IO) error {
 		Info: memberInfo(ctx, cfg, log), Gone: here.gone, Joined: here.joined, Probe: o.ready,
 		Capacity: capacity(cfg), LoginRate: cfg.LoginRate, LoginBurst: cfg.LoginBurst, Drain: cfg.Drain,
 		NDJSON:      eventsOut(cfg, mode, io, log, stop),
+		Reach:       cfg.WebhookReach,
+		Files:       files,
 		Poster:      poster,
+		OwnPoster:   ownPoster,
 		Webhook:     worker.Webhook{URL: cfg.WebhookURL, Secret: cfg.WebhookSecret.Reveal()},
 		PairAtStart: mode == ModeDev, ShowQR: terminalQR(mode, io),
 		Changed: bell.Ring, Metrics: metrics, Log: log,
@@ -245,8 +252,10 @@ func routes(cfg Config, mode Mode, o *opened, w *worker.Worker, keys []adminapi.
 	version, since := buildVersion().Version, time.Now()
 	api := adminapi.New(adminapi.Config{
 		Store: o.store, Fleet: o.keyset, Keys: keys, Nudge: w.Nudge, Bell: bell,
-		ValidateSettings: func(s state.SessionSettings) error { return worker.CheckSettings(cfg.Policy, s) },
-		View:             fleet.NewView(fleet.ViewConfig{Members: o.store, Takeover: cfg.Takeover}),
+		ValidateSettings: func(s state.SessionSettings) error { return worker.CheckSettings(cfg.Policy, cfg.WebhookReach, s) },
+		ValidateMediaURL: cfg.MediaReach.CheckURL,
+		Vault:            o.vault, MaxMedia: cfg.MediaLimit, Rate: cfg.APIRate,
+		View: fleet.NewView(fleet.ViewConfig{Members: o.store, Takeover: cfg.Takeover}),
 		Live: func(name string) (state.Status, bool) {
 			live, ok := w.Live(name)
 			live.Status.Health = live.Health

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"path"
 	"reflect"
 	"runtime/debug"
 	"strings"
@@ -41,6 +42,17 @@ type Config struct {
 	// ValidateSettings checks what only the worker knows: profile names and
 	// single values. Its error is shown. Nil: none of it is checked.
 	ValidateSettings func(state.SessionSettings) error
+	// ValidateMediaURL says early that the workers would refuse to fetch from a URL.
+	// Its error is shown. Nil: they say so themselves.
+	ValidateMediaURL func(rawURL string) error
+	// Vault keeps uploads. Nil: none are taken.
+	Vault state.Vault
+	// MaxMedia bounds an upload, bytes. Default DefaultMaxMedia.
+	MaxMedia int64
+	// Rate is how many requests a second each caller may make, RateBurst how many at
+	// once (default: two seconds' worth). 0: no bound.
+	Rate      float64
+	RateBurst int
 	// Nudge tells a worker in the same process that there is a command for the
 	// session. It must not block. May be nil.
 	Nudge func(session string)
@@ -72,11 +84,15 @@ type Config struct {
 	// StreamFor ends a live stream after so long, so that a key that was taken
 	// away ends too; clients resume by themselves. Default 1 h.
 	StreamFor time.Duration
+	// NoStreams refuses live streams, where whatever serves the API sends each
+	// answer whole. Who takes JSON as well gets the history.
+	NoStreams bool
 }
 
 // API is the handler, with its routes under /api.
 type API struct {
 	cfg  Config
+	rate *limits
 	mux  *http.ServeMux
 	huma huma.API
 	docs []byte
@@ -108,7 +124,10 @@ func New(c Config) *API {
 	if c.ValidateSettings == nil {
 		c.ValidateSettings = func(state.SessionSettings) error { return nil }
 	}
-	a := &API{cfg: c, mux: http.NewServeMux()}
+	if c.MaxMedia <= 0 {
+		c.MaxMedia = DefaultMaxMedia
+	}
+	a := &API{cfg: c, rate: newLimits(c.Rate, c.RateBurst), mux: http.NewServeMux()}
 	config := huma.Config{
 		OpenAPI: &huma.OpenAPI{
 			OpenAPI: "3.1.0",
@@ -133,8 +152,10 @@ func New(c Config) *API {
 	a.pairingRoutes()
 	a.eventRoutes()
 	a.messageRoutes()
+	a.uploadRoutes()
 	a.workerRoutes()
 	a.meRoutes()
+	a.auditRoutes()
 	a.deadLetterRoutes()
 	a.docs = docsPage(a.huma.OpenAPI())
 	a.mux.HandleFunc("GET /api/docs", a.serveDocs)
@@ -181,6 +202,10 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			writeProblem(w, problem(CodeUnauthorized, "no valid API key: send one as X-Api-Key, or as Authorization: Bearer"))
 			return
 		}
+		if wait := a.rate.take(who.name, a.cfg.Now()); wait > 0 {
+			writeProblem(w, problem(CodeRateLimited, "the key %q asks more often than %g times a second: wait a moment", who.name, a.cfg.Rate).after(wait))
+			return
+		}
 		r = r.WithContext(withPrincipal(r.Context(), who))
 		if a.cfg.NotReady != nil {
 			if why := a.cfg.NotReady(); why != "" {
@@ -189,11 +214,15 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			}
 		}
 	}
-	if p := takeBody(w, r); p != nil {
+	if p := a.takeBody(w, &r); p != nil {
 		writeProblem(w, p)
 		return
 	}
 	handler, pattern := a.mux.Handler(r)
+	if at := r.URL.EscapedPath(); at != path.Clean(at) { // the mux would redirect
+		writeProblem(w, problem(CodeNotFound, "there is no such route: /api/docs lists them"))
+		return
+	}
 	if pattern == "" {
 		a.noRoute(w, r, handler)
 		return
@@ -203,21 +232,36 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // takeBody reads the whole body before anything else: a deadline that stayed on
 // the connection would end requests that wait.
-func takeBody(w http.ResponseWriter, r *http.Request) *Problem {
+func (a *API) takeBody(w http.ResponseWriter, at **http.Request) *Problem {
+	r := *at
 	if r.Body == nil || r.Body == http.NoBody {
 		return nil
 	}
+	most, within := int64(maxBody), bodyTime
+	upload := isUpload(r) && caller(r.Context()).role >= Operator && a.cfg.Vault != nil
+	if upload {
+		most, within = a.cfg.MaxMedia+formRoom, uploadTime
+	}
 	deadline := http.NewResponseController(w)
-	_ = deadline.SetReadDeadline(time.Now().Add(bodyTime)) // not every writer has one
-	body, err := io.ReadAll(io.LimitReader(r.Body, maxBody+1))
+	_ = deadline.SetReadDeadline(time.Now().Add(within)) // not every writer has one
+	body, err := io.ReadAll(io.LimitReader(r.Body, most+1))
 	_ = deadline.SetReadDeadline(time.Time{})
 	switch {
 	case err != nil:
 		return problem(CodeBadRequest, "the body did not arrive whole")
+	case int64(len(body)) > most && upload:
+		return a.tooLarge()
+	case upload:
+		r.Body = http.NoBody
+		*at = r.WithContext(withBody(r.Context(), body))
+		return nil
 	case len(body) > maxBody:
 		p := problem(CodeTooLarge, "body: has more than %d bytes", maxBody)
 		p.Errors = []Fault{{Field: "body", Message: "is too large"}}
 		return p
+	}
+	if field := repeated(body); field != "" {
+		return invalid(field, "is there twice")
 	}
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	return nil
@@ -278,7 +322,7 @@ func route[I, O any](a *API, role Role, op huma.Operation, handle func(context.C
 	op.MaxBodyBytes = maxBody + 1
 	op.BodyReadTimeout = -1 // takeBody has read it
 	op.RejectUnknownQueryParameters = true
-	op.Errors = append(op.Errors, http.StatusUnauthorized, http.StatusForbidden, http.StatusServiceUnavailable)
+	op.Errors = append(op.Errors, http.StatusUnauthorized, http.StatusForbidden, http.StatusUnprocessableEntity, http.StatusTooManyRequests, http.StatusServiceUnavailable)
 	op.Description = strings.TrimSpace(op.Description + "\n\nRole: " + role.String() + ".")
 	huma.Register(a.huma, op, func(ctx context.Context, in *I) (*O, error) {
 		out, err := handle(ctx, in)
@@ -311,7 +355,7 @@ func (a *API) answers(body any, description string, types ...string) map[string]
 
 // SessionPath is the session that a route is about.
 type SessionPath struct {
-	Name string `path:"name" maxLength:"63" pattern:"^[a-z0-9][a-z0-9_-]*$" doc:"the session's name"`
+	Name string `path:"name" maxLength:"63" pattern:"^[a-z0-9][a-z0-9_-]*$" patternDescription:"1 to 63 of a-z, 0-9, - and _, beginning with a letter or digit" doc:"the session's name"`
 }
 
 // WaitParam is how long an answer may be held back.
@@ -334,6 +378,11 @@ func (w WaitParam) duration() (time.Duration, error) {
 // KeyParam makes a write that is repeated have its effect once.
 type KeyParam struct {
 	Key string `header:"Idempotency-Key" maxLength:"128" doc:"a write repeated with the same key has its effect once, for a day"`
+}
+
+// MatchParam makes a change only to the version that the client has seen.
+type MatchParam struct {
+	IfMatch string `header:"If-Match" maxLength:"64" doc:"ETag that the session must still have"`
 }
 
 // await calls look until it says done, when the session's bell rings and at

@@ -41,3 +41,6 @@ func ParseRole(name string) (Role, error) {
 func Refuse(w http.ResponseWriter, code Code, format string, args ...any) {
 	writeProblem(w, problem(code, format, args...))
 }
+
+// LongestWait is the most that a request may ask to be held back for.
+const LongestWait = longestWait

@@ -69,6 +69,7 @@ func commandPlace(session, id string) seal.Place {
 type order struct {
 	verb   state.Verb
 	key    string // of idempotency; empty: none
+	match  string // If-Match; empty: whatever it is
 	life   time.Duration
 	args   map[string]string
 	secret state.CommandSecret
@@ -79,6 +80,17 @@ type order struct {
 // spec, refuse with an error, and add writes; before and after are for the
 // audit and hold nothing personal.
 type change func(s *stored) (extra []state.Write, before, after string, err error)
+
+// sameArgs tells whether a command of before was asked for with the same arguments.
+// Those that are made here differ each time.
+func (o order) sameArgs(c state.Command) bool {
+	for name, v := range o.args {
+		if name != "generation" && name != "message" && c.Args[name] != v {
+			return false
+		}
+	}
+	return true
+}
 
 // carry writes an order with its change in one update, and returns the command:
 // the one of the first time where the idempotency key was used before.
@@ -95,14 +107,17 @@ func (a *API) carry(ctx context.Context, name string, o order, apply change) (st
 		if o.key != "" {
 			c, err := a.command(ctx, name, id)
 			if err == nil {
-				if c.Verb != o.verb {
-					return c, problem(CodeIdempotencyMismatch, "header.Idempotency-Key: was used for %s: use a new key", c.Verb)
+				if c.Verb != o.verb || !o.sameArgs(c) {
+					return c, problem(CodeIdempotencyMismatch, "header.Idempotency-Key: was used for another %s: use a new key", c.Verb)
 				}
 				return c, nil
 			}
 			if !errors.Is(err, state.ErrNotFound) {
 				return c, err
 			}
+		}
+		if o.match != "" && o.match != "*" && o.match != etag(s.spec) {
+			return state.Command{}, problem(CodePrecondition, "header.If-Match: the session is at %s: read it and try again", etag(s.spec))
 		}
 		generation := s.spec.Generation
 		extra, before, after, err := apply(&s)
@@ -168,14 +183,6 @@ func (a *API) ordered(ctx context.Context, s stored, id string, o order, before,
 		return c, nil, err
 	}
 	return c, []state.Write{cmd, audit}, nil
-}
-
-func (a *API) audit(who principal, now time.Time, action, before, after string) (state.Write, error) {
-	value, err := state.Encode(state.Audit{V: state.Format, At: now, By: who.name, Role: who.role.String(), Action: action, Before: before, After: after})
-	if err != nil {
-		return state.Write{}, err
-	}
-	return state.Put(state.KindAudit, now.Format("2006-01-02T15:04:05.000Z")+"#"+a.newID(), value), nil
 }
 
 func specWrite(spec state.Spec) (state.Write, error) {

@@ -48,14 +48,14 @@ func (a *API) deadLetterRoutes() {
 	route(a, Viewer, huma.Operation{OperationID: "list-dead-letters", Method: http.MethodGet, Path: "/api/sessions/{name}/dead-letters", Tags: tags,
 		Summary: "List events that a receiver refused for good", Errors: []int{404}}, a.deadLetters)
 	route(a, Operator, huma.Operation{OperationID: "redrive-dead-letters", Method: http.MethodPost, Path: "/api/sessions/{name}/dead-letters/redrive", Tags: tags,
-		Summary: "Deliver all dead letters again", DefaultStatus: http.StatusAccepted, Errors: []int{404, 409}},
+		Summary: "Deliver all dead letters again", DefaultStatus: http.StatusAccepted, Errors: []int{404, 409, 412}},
 		func(ctx context.Context, in *VerbParams) (*commandOutput, error) {
 			return a.order(ctx, *in, order{verb: state.VerbRedrive}, func(*stored) ([]state.Write, string, string, error) {
 				return nil, "", "all dead letters", nil
 			})
 		})
 	route(a, Operator, huma.Operation{OperationID: "redrive-dead-letter", Method: http.MethodPost, Path: "/api/sessions/{name}/dead-letters/{id}/redrive", Tags: tags,
-		Summary: "Deliver a dead letter again", DefaultStatus: http.StatusAccepted, Errors: []int{404, 409}}, a.redrive)
+		Summary: "Deliver a dead letter again", DefaultStatus: http.StatusAccepted, Errors: []int{404, 409, 412}}, a.redrive)
 }
 
 func (a *API) deadLetters(ctx context.Context, in *deadLettersInput) (*struct{ Body DeadLetterPage }, error) {

@@ -1,15 +1,12 @@
 package adminapi
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
-	"regexp"
 	"strings"
 	"time"
 
@@ -20,19 +17,9 @@ import (
 )
 
 const (
-	maxText  = 64 << 10             // bytes of a text
 	maxAhead = 366 * 24 * time.Hour // of sendAt
 	late     = 5 * time.Minute      // a sendAt so long ago is now: clocks differ
 )
-
-// SendMessage is the body of POST messages: text, or message.
-type SendMessage struct {
-	To             string         `json:"to" minLength:"5" maxLength:"128" example:"4915123456789" doc:"phone number with its country code, or a JID"`
-	Text           string         `json:"text,omitempty" maxLength:"65536"`
-	Message        map[string]any `json:"message,omitempty" doc:"any other message, as protobuf JSON of WhatsApp's Message"`
-	SendAt         time.Time      `json:"sendAt,omitzero" doc:"not before this; at most a year ahead"`
-	IdempotencyKey string         `json:"idempotencyKey,omitempty" maxLength:"128" doc:"a request repeated with the same key sends once"`
-}
 
 // Message is a message of the outbox.
 type Message struct {
@@ -42,6 +29,9 @@ type Message struct {
 	State     state.OutboxState `json:"state" enum:"queued,sending,sent,delivered,read,failed,cancelled"`
 	To        string            `json:"to,omitempty"`
 	Text      string            `json:"text,omitempty"`
+	ReplyTo   string            `json:"replyTo,omitempty" doc:"id of the message that this answers"`
+	Reaction  *SendReaction     `json:"reaction,omitempty"`
+	Media     *SendMedia        `json:"media,omitempty"`
 	Message   any               `json:"message,omitempty"`
 	At        time.Time         `json:"at"`
 	SendAt    time.Time         `json:"sendAt,omitzero"`
@@ -101,54 +91,15 @@ type messagesInput struct {
 func (a *API) messageRoutes() {
 	tags := []string{"Messages"}
 	route(a, Operator, huma.Operation{OperationID: "send-message", Method: http.MethodPost, Path: "/api/sessions/{name}/messages", Tags: tags,
-		Summary: "Send a message, now or later", DefaultStatus: http.StatusAccepted, Errors: []int{400, 404, 409, 413, 415},
-		Description: "It is stored with its WhatsApp id before anything else, so that it is sent once also when a worker dies over it. With wait the answer is held back until it is sent or has failed."}, a.send)
+		Summary: "Send a message, now or later", DefaultStatus: http.StatusAccepted, Errors: []int{400, 404, 409, 412, 413, 415},
+		Description: "A text, an answer to a message (replyTo), a reaction, an attachment (media), or any other message as protobuf JSON. " +
+			"It is stored with its WhatsApp id before anything else, so that it is sent once also when a worker dies over it. With wait the answer is held back until it is sent or has failed."}, a.send)
 	route(a, Viewer, huma.Operation{OperationID: "list-messages", Method: http.MethodGet, Path: "/api/sessions/{name}/messages", Tags: tags,
 		Summary: "List messages to send and sent", Errors: []int{404}}, a.messages)
 	route(a, Viewer, huma.Operation{OperationID: "get-message", Method: http.MethodGet, Path: "/api/sessions/{name}/messages/{id}", Tags: tags,
 		Summary: "Show a message", Errors: []int{404}}, a.message)
 	route(a, Operator, huma.Operation{OperationID: "cancel-message", Method: http.MethodDelete, Path: "/api/sessions/{name}/messages/{id}", Tags: tags,
 		Summary: "Cancel a message that is not sent yet", Errors: []int{404, 409}}, a.cancel)
-}
-
-// jid is the shape of addresses at WhatsApp: a user or group at a server.
-var jid = regexp.MustCompile(`^[0-9]{5,25}([.:_-][0-9]{1,15}){0,3}@(s\.whatsapp\.net|g\.us|lid|newsletter|broadcast)$`)
-
-// content checks a message and brings it into the form that is stored.
-func (m SendMessage) content() (state.OutboxContent, error) {
-	var c state.OutboxContent
-	to := strings.TrimSpace(m.To)
-	if strings.Contains(to, "@") {
-		if !jid.MatchString(to) {
-			return c, invalid("body.to", "is no JID; use 4915123456789@s.whatsapp.net, or 120363…@g.us for a group")
-		}
-		c.To = to
-	} else {
-		number, err := digits(to)
-		if err != nil {
-			return c, invalid("body.to", "must be a number of 7 to 15 digits with its country code, or a JID")
-		}
-		c.To = number + "@s.whatsapp.net"
-	}
-	switch {
-	case (m.Text == "") == (m.Message == nil):
-		return c, invalid("body.text", "give either text or message")
-	case len(m.Text) > maxText:
-		return c, invalid("body.text", "has %d bytes; at most %d", len(m.Text), maxText)
-	case m.Message != nil && len(m.Message) == 0:
-		return c, invalid("body.message", "is empty")
-	case m.Message != nil:
-		raw, err := json.Marshal(m.Message)
-		if err != nil {
-			return c, invalid("body.message", "is not an object")
-		}
-		if len(raw) > 4*maxText {
-			return c, invalid("body.message", "has %d bytes; at most %d", len(raw), 4*maxText)
-		}
-		c.Message = raw
-	}
-	c.Text = m.Text
-	return c, nil
 }
 
 func (a *API) send(ctx context.Context, in *sendInput) (*queuedOutput, error) {
@@ -159,6 +110,11 @@ func (a *API) send(ctx context.Context, in *sendInput) (*queuedOutput, error) {
 	content, err := in.Body.content()
 	if err != nil {
 		return nil, err
+	}
+	if content.Media != nil && content.Media.URL != "" && a.cfg.ValidateMediaURL != nil {
+		if err := a.cfg.ValidateMediaURL(content.Media.URL); err != nil {
+			return nil, invalid("body.media.url", "%s", err)
+		}
 	}
 	now := a.cfg.Now().UTC()
 	sendAt := in.Body.SendAt.UTC()
@@ -176,6 +132,9 @@ func (a *API) send(ctx context.Context, in *sendInput) (*queuedOutput, error) {
 	} else if in.Key != "" && in.Key != key {
 		return nil, invalid("body.idempotencyKey", "is not that of the header Idempotency-Key: give one of them")
 	}
+	if err := a.refer(ctx, in.Name, &content, in.Body.Sender); err != nil {
+		return nil, err
+	}
 	p := state.OfSession(in.Name)
 	id, messageID := a.newID(), newMessageID()
 	item := state.Outbox{V: state.Format, ID: id, MessageID: messageID, State: state.OutQueued, At: now, SendAt: sendAt, ChangedAt: now}
@@ -186,7 +145,7 @@ func (a *API) send(ctx context.Context, in *sendInput) (*queuedOutput, error) {
 	if !sendAt.IsZero() {
 		life = max(life, sendAt.Sub(now)+commandLife)
 	}
-	o := order{verb: state.VerbSend, key: key, life: life, args: map[string]string{"message": id}}
+	o := order{verb: state.VerbSend, key: key, match: in.IfMatch, life: life, args: map[string]string{"message": id}}
 	c, err := a.carry(ctx, in.Name, o, func(s *stored) ([]state.Write, string, string, error) {
 		if !s.status.Paired {
 			return nil, "", "", problem(CodeNotPaired, "%q is not paired: scan its QR first", in.Name)
@@ -197,7 +156,15 @@ func (a *API) send(ctx context.Context, in *sendInput) (*queuedOutput, error) {
 		}
 		w := state.Put(state.KindOutbox, id, value)
 		w.Rev, w.If, w.Index = 1, state.Absent(), state.OutboxDue(in.Name)
-		return []state.Write{w}, "", "message " + id, nil
+		writes := []state.Write{w}
+		if content.Media != nil && content.Media.Upload != "" {
+			named, err := a.nameUpload(ctx, in.Name, content.Media.Upload, id)
+			if err != nil {
+				return nil, "", "", err
+			}
+			writes = append(writes, named)
+		}
+		return writes, "", "message " + id, nil
 	})
 	if err != nil {
 		return nil, err
@@ -206,10 +173,9 @@ func (a *API) send(ctx context.Context, in *sendInput) (*queuedOutput, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := a.messageView(in.Name, got.item)
 	if got.item.ID != id { // the key was used before
-		wanted := content
-		if m.To != wanted.To || m.Text != wanted.Text || !sameJSON(m.Message, wanted.Message) || !got.item.SendAt.Equal(sendAt) {
+		before, err := a.openContent(in.Name, got.item)
+		if err != nil || !sameMessage(before, content) || !got.item.SendAt.Equal(sendAt) {
 			return nil, problem(CodeIdempotencyMismatch, "body.idempotencyKey: was used for another message: use a new key")
 		}
 	}
@@ -225,15 +191,7 @@ func (a *API) send(ctx context.Context, in *sendInput) (*queuedOutput, error) {
 		return nil, err
 	}
 	return &queuedOutput{Status: http.StatusAccepted, Location: "/api/sessions/" + in.Name + "/messages/" + got.item.ID,
-		Body: QueuedMessage{a.messageView(in.Name, got.item), state.CommandRef(in.Name, c.ID)}}, nil
-}
-
-func sameJSON(shown any, raw json.RawMessage) bool {
-	if shown == nil || len(raw) == 0 {
-		return shown == nil && len(raw) == 0
-	}
-	b, err := json.Marshal(shown)
-	return err == nil && bytes.Equal(b, raw)
+		Body: QueuedMessage{a.messageView(ctx, in.Name, got.item), state.CommandRef(in.Name, c.ID)}}, nil
 }
 
 // newMessageID makes an id as WhatsApp's own web clients make them.
@@ -264,17 +222,32 @@ func (a *API) outbox(ctx context.Context, session, id string) (outboxItem, error
 	return got, nil
 }
 
-func (a *API) messageView(session string, o state.Outbox) Message {
+// openContent opens the personal part of an item.
+func (a *API) openContent(session string, o state.Outbox) (c state.OutboxContent, err error) {
+	err = a.openJSON(seal.Place{Partition: state.OfSession(session), Kind: state.KindOutbox, ID: o.ID}, o.Sealed, &c)
+	return c, err
+}
+
+func (a *API) messageView(ctx context.Context, session string, o state.Outbox) Message {
 	m := Message{ID: o.ID, MessageID: o.MessageID, Session: session, State: o.State, At: o.At, SendAt: o.SendAt,
 		ChangedAt: o.ChangedAt, Attempts: o.Attempts, Code: o.Code, Problem: o.Problem}
-	var c state.OutboxContent
-	if err := a.openJSON(seal.Place{Partition: state.OfSession(session), Kind: state.KindOutbox, ID: o.ID}, o.Sealed, &c); err != nil {
+	c, err := a.openContent(session, o)
+	if err != nil {
 		m.Code, m.Problem = string(CodeCorrupt), "its content cannot be read"
 		return m
 	}
 	m.To, m.Text = c.To, c.Text
 	if len(c.Message) > 0 {
 		m.Message = c.Message
+	}
+	if c.Quote != nil {
+		m.ReplyTo = c.Quote.ID
+	}
+	if c.Reaction != nil {
+		m.Reaction = &SendReaction{To: c.Reaction.To, Emoji: c.Reaction.Emoji}
+	}
+	if c.Media != nil {
+		m.Media = mediaView(*c.Media, caller(ctx).role)
 	}
 	return m
 }
@@ -302,7 +275,7 @@ func (a *API) messages(ctx context.Context, in *messagesInput) (*struct{ Body Me
 				o = state.Outbox{ID: r.Key.ID} // shown as unreadable
 			}
 			if in.State == "" || o.State == state.OutboxState(in.State) {
-				page.Messages = append(page.Messages, a.messageView(in.Name, o))
+				page.Messages = append(page.Messages, a.messageView(ctx, in.Name, o))
 			}
 			if len(page.Messages) == in.Limit {
 				if got.More || i+1 < len(got.Records) {
@@ -334,7 +307,7 @@ func (a *API) message(ctx context.Context, in *messageWaitInput) (*struct{ Body 
 	if err != nil {
 		return nil, err
 	}
-	return &struct{ Body Message }{a.messageView(in.Name, got.item)}, nil
+	return &struct{ Body Message }{a.messageView(ctx, in.Name, got.item)}, nil
 }
 
 func (a *API) cancel(ctx context.Context, in *MessagePath) (*struct{ Body Message }, error) {
@@ -345,7 +318,7 @@ func (a *API) cancel(ctx context.Context, in *MessagePath) (*struct{ Body Messag
 		}
 		switch got.item.State {
 		case state.OutCancelled:
-			return &struct{ Body Message }{a.messageView(in.Name, got.item)}, nil
+			return &struct{ Body Message }{a.messageView(ctx, in.Name, got.item)}, nil
 		case state.OutQueued:
 		default:
 			return nil, problem(CodeNotCancellable, "message %s is %s: it cannot be taken back here", in.ID, got.item.State)
@@ -369,7 +342,8 @@ func (a *API) cancel(ctx context.Context, in *MessagePath) (*struct{ Body Messag
 			return nil, err
 		}
 		a.told(in.Name)
-		return &struct{ Body Message }{a.messageView(in.Name, got.item)}, nil
+		a.releaseUpload(ctx, in.Name, got.item)
+		return &struct{ Body Message }{a.messageView(ctx, in.Name, got.item)}, nil
 	}
 	return nil, fmt.Errorf("cancelling message %s: %w", in.ID, state.ErrConflict)
 }

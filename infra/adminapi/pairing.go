@@ -57,7 +57,7 @@ func (a *API) pairingRoutes() {
 		Description: "The format is chosen by Accept. With wait the answer is held back until there is a code (another one, with If-None-Match), or the session is paired (409 already_paired).",
 		Responses:   a.answers(QR{}, "The code that is valid now", "image/png", "image/svg+xml", "text/plain")}, a.qr)
 	route(a, Operator, huma.Operation{OperationID: "pair-code", Method: http.MethodPost, Path: "/api/sessions/{name}/pair-code", Tags: []string{"Pairing"},
-		Summary: "Ask for a code to type on the phone", DefaultStatus: http.StatusAccepted, Errors: []int{400, 404, 409, 413, 415},
+		Summary: "Ask for a code to type on the phone", DefaultStatus: http.StatusAccepted, Errors: []int{400, 404, 409, 412, 413, 415},
 		Description: "The command's pairCode has the eight characters when it is done."}, a.pairCode)
 }
 
@@ -294,7 +294,7 @@ func digits(phone string) (string, error) {
 			b.WriteRune(r)
 		case r == '+' && i == 0, strings.ContainsRune(" -./()", r):
 		default:
-			return "", invalid("body.phone", "must be a number with its country code, such as +49 151 23456789")
+			return "", invalid("body.phone", "must be a number of 7 to 15 digits with its country code, such as +49 151 23456789")
 		}
 	}
 	number := b.String()

@@ -45,6 +45,8 @@ const (
 	CodeManySessions        Code = "many_sessions"
 	CodeWorkerDead          Code = "worker_dead"
 	CodeWorkerAlive         Code = "worker_alive"
+	CodeNoUploads           Code = "no_uploads"
+	CodeRateLimited         Code = "rate_limited"
 	CodeStoreUnavailable    Code = "store_unavailable"
 	CodeCorrupt             Code = "corrupt_record"
 	CodeInternal            Code = "internal"
@@ -81,6 +83,8 @@ var problems = map[Code]struct {
 	CodeManySessions:        {http.StatusConflict, "This route is for a worker of one session"},
 	CodeWorkerDead:          {http.StatusConflict, "The worker is dead"},
 	CodeWorkerAlive:         {http.StatusConflict, "The worker is alive"},
+	CodeNoUploads:           {http.StatusNotFound, "No files are taken here"},
+	CodeRateLimited:         {http.StatusTooManyRequests, "Too many requests"},
 	CodeStoreUnavailable:    {http.StatusServiceUnavailable, "The state store does not answer"},
 	CodeCorrupt:             {http.StatusInternalServerError, "A stored record cannot be read"},
 	CodeInternal:            {http.StatusInternalServerError, "Something went wrong here"},
@@ -167,10 +171,30 @@ func problemOf(err error) (p *Problem, known bool) {
 	return problem(CodeInternal, "something went wrong here: the log of the server has it"), false
 }
 
+// faultOf puts what the library says of a field into our words: a property that is
+// missing is the one at fault, not the object that lacks it.
+func faultOf(location, message string) Fault {
+	if name, ok := strings.CutPrefix(message, "expected required property "); ok {
+		if name, ok := strings.CutSuffix(name, " to be present"); ok {
+			return Fault{Field: location + "." + name, Message: "is required"}
+		}
+	}
+	switch message {
+	case "invalid integer":
+		message = "must be a whole number, 0 or more"
+	case "unexpected property":
+		message = "is not known here"
+	case "unknown query parameter":
+		message = "is not known here"
+	}
+	return Fault{Field: location, Message: message}
+}
+
 // The library makes its own problems (unreadable bodies, fields that do not
 // match the schema) through this hook, so that they have our shape. The value
 // at fault is left out: it may be a secret.
 func init() {
+	huma.ValidateStrictCasing = true // else Name and name are both names, and the later one counts
 	huma.NewError = func(status int, message string, errs ...error) huma.StatusError {
 		code := codeOf(status)
 		if status == http.StatusInternalServerError && message == "cannot read request body" {
@@ -189,7 +213,7 @@ func init() {
 			f := Fault{Message: "is not valid"}
 			if d := huma.ErrorDetailer(nil); errors.As(err, &d) {
 				detail := d.ErrorDetail()
-				f = Fault{Field: detail.Location, Message: detail.Message}
+				f = faultOf(detail.Location, detail.Message)
 			}
 			p.Errors = append(p.Errors, f)
 			words = append(words, strings.TrimPrefix(f.Field+": "+f.Message, ": "))

@@ -72,13 +72,18 @@ func (a *API) sessionRoutes() {
 		Summary: "Change a session's settings", Errors: []int{400, 404, 409, 412, 413, 415},
 		Description: "With If-Match only if the session is still at that version."}, a.patch)
 	route(a, Admin, huma.Operation{OperationID: "delete-session", Method: http.MethodDelete, Path: "/api/sessions/{name}", Tags: tags,
-		Summary: "Delete a session", DefaultStatus: http.StatusAccepted, Errors: []int{404, 409},
+		Summary: "Delete a session", DefaultStatus: http.StatusAccepted, Errors: []int{404, 409, 412},
 		Description: "Unlinks it at WhatsApp where it can, destroys its credentials, and removes all of its records."}, a.remove)
 }
 
 func etag(spec state.Spec) string { return `"` + strconv.FormatUint(spec.Generation, 10) + `"` }
 
-func (a *API) create(ctx context.Context, in *struct{ Body CreateSession }) (*changedOutput, error) {
+type createInput struct {
+	KeyParam
+	Body CreateSession
+}
+
+func (a *API) create(ctx context.Context, in *createInput) (*changedOutput, error) {
 	name := in.Body.Name
 	if err := state.CheckName(name); err != nil {
 		return nil, invalid("body.name", "%s", strings.TrimPrefix(err.Error(), state.ErrName.Error()+": "))
@@ -101,7 +106,11 @@ func (a *API) create(ctx context.Context, in *struct{ Body CreateSession }) (*ch
 	if wanted == state.WantStopped {
 		verb = state.VerbStop
 	}
-	c, writes, err := a.ordered(ctx, s, a.newID(), order{verb: verb, action: "create", args: generationArg(spec)}, "", "wanted "+string(wanted))
+	id := a.newID()
+	if in.Key != "" {
+		id = keyedID(name, in.Key)
+	}
+	c, writes, err := a.ordered(ctx, s, id, order{verb: verb, action: "create", args: generationArg(spec)}, "", "wanted "+string(wanted))
 	if err != nil {
 		return nil, err
 	}
@@ -111,6 +120,11 @@ func (a *API) create(ctx context.Context, in *struct{ Body CreateSession }) (*ch
 	}
 	if err := a.cfg.Store.CreateSession(ctx, name, append(writes, w)); err != nil {
 		if errors.Is(err, state.ErrExists) {
+			if in.Key != "" {
+				if _, err := a.command(ctx, name, id); err == nil { // made by this request, which is repeated
+					return a.created(ctx, name, id)
+				}
+			}
 			p := problem(CodeExists, "body.name: there is a session %q already", name)
 			p.Errors = []Fault{{Field: "body.name", Message: "is taken"}}
 			return nil, p
@@ -118,11 +132,17 @@ func (a *API) create(ctx context.Context, in *struct{ Body CreateSession }) (*ch
 		return nil, err
 	}
 	a.told(name)
-	if s, err = a.read(ctx, name); err != nil {
+	return a.created(ctx, name, c.ID)
+}
+
+// created is the answer to the creation of a session.
+func (a *API) created(ctx context.Context, name, command string) (*changedOutput, error) {
+	s, err := a.read(ctx, name)
+	if err != nil {
 		return nil, err
 	}
 	return &changedOutput{Status: http.StatusCreated, ETag: etag(s.spec), Location: "/api/sessions/" + name,
-		Body: ChangedSession{a.view(ctx, s), state.CommandRef(name, c.ID)}}, nil
+		Body: ChangedSession{a.view(ctx, s), state.CommandRef(name, command)}}, nil
 }
 
 type listInput struct {
@@ -248,17 +268,14 @@ func (a *API) get(ctx context.Context, in *SessionPath) (*sessionOutput, error) 
 type patchInput struct {
 	SessionPath
 	KeyParam
-	IfMatch string `header:"If-Match" maxLength:"64" doc:"ETag that the session must still have"`
-	Body    PatchSession
+	MatchParam
+	Body PatchSession
 }
 
 func (a *API) patch(ctx context.Context, in *patchInput) (*changedOutput, error) {
 	var after stored
 	args := map[string]string{}
-	c, err := a.carry(ctx, in.Name, order{verb: state.VerbReconcile, key: in.Key, action: "patch", args: args}, func(s *stored) ([]state.Write, string, string, error) {
-		if in.IfMatch != "" && in.IfMatch != "*" && in.IfMatch != etag(s.spec) {
-			return nil, "", "", problem(CodePrecondition, "header.If-Match: the session is at %s: read it and try again", etag(s.spec))
-		}
+	c, err := a.carry(ctx, in.Name, order{verb: state.VerbReconcile, key: in.Key, match: in.IfMatch, action: "patch", args: args}, func(s *stored) ([]state.Write, string, string, error) {
 		if contains(s.bad, "settings") {
 			return nil, "", "", fmt.Errorf("settings of %q: %w", in.Name, state.ErrCorrupt)
 		}
@@ -302,6 +319,7 @@ type removeInput struct {
 	SessionPath
 	WaitParam
 	KeyParam
+	MatchParam
 }
 
 // removeUnreadable asks for the end of a session whose spec cannot be read: there
@@ -313,6 +331,9 @@ func (a *API) removeUnreadable(ctx context.Context, name string, wait time.Durat
 	}
 	c, writes, err := a.ordered(ctx, stored{owner: owner, spec: state.Spec{Name: name}}, a.newID(), order{verb: state.VerbDelete}, "unreadable", "deleted")
 	if err != nil {
+		return nil, err
+	}
+	if err := a.auditFleet(ctx, "delete", "session "+name, "deleted, unreadable as it was"); err != nil {
 		return nil, err
 	}
 	if err := a.cfg.Store.Update(ctx, state.OfSession(name), writes); err != nil {
@@ -335,9 +356,17 @@ func (a *API) remove(ctx context.Context, in *removeInput) (*commandOutput, erro
 	if err != nil {
 		return nil, err
 	}
+	if in.IfMatch != "" && in.IfMatch != "*" && in.IfMatch != etag(s.spec) {
+		return nil, problem(CodePrecondition, "header.If-Match: the session is at %s: read it and try again", etag(s.spec))
+	}
+	// The session's own audit goes with it.
+	if err := a.auditFleet(ctx, "delete", "session "+in.Name+", wanted "+string(s.spec.Wanted), "deleted"); err != nil {
+		return nil, err
+	}
 	if s.owner.Incarnation == "" && !s.status.Paired && s.meta.Credential == nil && len(s.meta.Quarantined) == 0 && !contains(s.bad, "meta") {
 		// Nobody has it and there is nothing to unlink or destroy.
 		if err := a.cfg.Store.RemoveSession(ctx, s.owner.Fence()); err == nil {
+			a.purgeUploads(ctx, in.Name)
 			a.told(in.Name)
 			now := a.cfg.Now().UTC()
 			a.cfg.Log.Info("session deleted", "session", in.Name, "by", caller(ctx).name)

@@ -2,6 +2,7 @@ package adminapi
 
 import (
 	"encoding/base64"
+	"errors"
 	"maps"
 	"net/url"
 	"slices"
@@ -108,9 +109,28 @@ func (a *API) checkSettings(s state.SessionSettings) error {
 		}
 	}
 	if err := a.cfg.ValidateSettings(s); err != nil {
-		return invalid("body.settings", "%s", err)
+		return settingFaults(err)
 	}
 	return nil
+}
+
+// settingFaults is the problem of an error of ValidateSettings: of each error in
+// it that names its field, that field.
+func settingFaults(err error) *Problem {
+	list := []error{err}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		list = joined.Unwrap()
+	}
+	p := problem(CodeInvalid, "body.settings: %s", err)
+	for _, e := range list {
+		f := Fault{Field: "body.settings", Message: e.Error()}
+		var named interface{ Field() string }
+		if errors.As(e, &named) {
+			f.Field += "." + named.Field()
+		}
+		p.Errors = append(p.Errors, f)
+	}
+	return p
 }
 
 // isURL accepts the empty string too.

@@ -29,6 +29,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type stage struct {
 	t      testing.TB
 	store  *memory.Store
+	vault  *memory.Vault
 	fleet  *seal.Keyset
 	api    *API
 	bell   *Bell
@@ -76,7 +77,8 @@ func newStage(t testing.TB) *stage {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.api = New(Config{Store: s.store, Fleet: keyset, Keys: keys, View: fleet.NewView(fleet.ViewConfig{Members: s.store, MaxAge: -1, Now: s.now}), Bell: s.bell, Now: s.now, Poll: 5 * time.Millisecond,
+	s.vault = memory.NewVault()
+	s.api = New(Config{Store: s.store, Vault: s.vault, MaxMedia: 256 << 10, Fleet: keyset, Keys: keys, View: fleet.NewView(fleet.ViewConfig{Members: s.store, MaxAge: -1, Now: s.now}), Bell: s.bell, Now: s.now, Poll: 5 * time.Millisecond,
 		Log: slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Nudge: func(name string) {
 			s.mu.Lock()

@@ -19,6 +19,7 @@ type VerbParams struct {
 	SessionPath
 	WaitParam
 	KeyParam
+	MatchParam
 }
 
 // Repair is the body of repair.
@@ -50,7 +51,7 @@ type commandInput struct {
 func (a *API) verbRoutes() {
 	verb := func(v state.Verb, summary, description string, apply change) {
 		route(a, Operator, huma.Operation{OperationID: string(v) + "-session", Method: http.MethodPost, Path: "/api/sessions/{name}/" + string(v),
-			Tags: []string{"Sessions"}, Summary: summary, Description: description, DefaultStatus: http.StatusAccepted, Errors: []int{404, 409}},
+			Tags: []string{"Sessions"}, Summary: summary, Description: description, DefaultStatus: http.StatusAccepted, Errors: []int{404, 409, 412}},
 			func(ctx context.Context, in *VerbParams) (*commandOutput, error) {
 				return a.order(ctx, *in, order{verb: v}, apply)
 			})
@@ -71,13 +72,16 @@ func (a *API) verbRoutes() {
 	})
 
 	route(a, Operator, huma.Operation{OperationID: "repair-session", Method: http.MethodPost, Path: "/api/sessions/{name}/repair", Tags: []string{"Sessions"},
-		Summary: "Repair", DefaultStatus: http.StatusAccepted, Errors: []int{400, 404, 409, 413, 415},
+		Summary: "Repair", DefaultStatus: http.StatusAccepted, Errors: []int{400, 404, 409, 412, 413, 415},
 		Description: "Clears its credentials and shows a fresh QR. Refused during a cooldown, with the time left, unless an admin forces it."}, a.repair)
 	route(a, Admin, huma.Operation{OperationID: "debug-session", Method: http.MethodPost, Path: "/api/sessions/{name}/debug", Tags: []string{"Sessions"},
-		Summary: "Switch detailed logging", DefaultStatus: http.StatusAccepted, Errors: []int{400, 404, 409, 413, 415}}, a.debug)
+		Summary: "Switch detailed logging", DefaultStatus: http.StatusAccepted, Errors: []int{400, 404, 409, 412, 413, 415}}, a.debug)
 	route(a, Viewer, huma.Operation{OperationID: "get-command", Method: http.MethodGet, Path: "/api/commands/{id}", Tags: []string{"Commands"},
 		Summary: "Show a command", Errors: []int{404},
-		Description: "Commands are kept for a day after their end."}, a.getCommand)
+		Description: "Commands are kept for a week after their end."}, a.getCommand)
+	route(a, Viewer, huma.Operation{OperationID: "list-commands", Method: http.MethodGet, Path: "/api/sessions/{name}/commands", Tags: []string{"Commands"},
+		Summary: "List a session's commands", Errors: []int{404},
+		Description: "In order of id, the newest first; those that were given an idempotency key stand anywhere between."}, a.commands)
 }
 
 // order carries an order out and answers with its command.
@@ -86,7 +90,7 @@ func (a *API) order(ctx context.Context, in VerbParams, o order, apply change) (
 	if err != nil {
 		return nil, err
 	}
-	o.key = in.Key
+	o.key, o.match = in.Key, in.IfMatch
 	if o.args == nil {
 		o.args = map[string]string{}
 	}
@@ -150,6 +154,43 @@ func (a *API) debug(ctx context.Context, in *debugInput) (*commandOutput, error)
 	return a.order(ctx, in.VerbParams, o, func(*stored) ([]state.Write, string, string, error) {
 		return nil, "", fmt.Sprintf("on %t for %s", in.Body.On, d), nil
 	})
+}
+
+// CommandPage is a page of commands.
+type CommandPage struct {
+	Commands []Command `json:"commands" nullable:"false"`
+	Next     string    `json:"next,omitempty" doc:"cursor of the next page; absent on the last one"`
+}
+
+type commandsInput struct {
+	SessionPath
+	PageParams
+}
+
+func (a *API) commands(ctx context.Context, in *commandsInput) (*struct{ Body CommandPage }, error) {
+	if _, err := a.cfg.Store.Owner(ctx, in.Name); err != nil {
+		return nil, fmt.Errorf("session %q: %w", in.Name, err)
+	}
+	after, err := fromCursor(in.Cursor)
+	if err != nil {
+		return nil, err
+	}
+	got, err := a.cfg.Store.Query(ctx, state.OfSession(in.Name), state.Query{Kind: state.KindCommand, After: after, Limit: in.Limit, Descending: true})
+	if err != nil {
+		return nil, err
+	}
+	page := CommandPage{Commands: []Command{}}
+	for _, r := range got.Records {
+		var c state.Command
+		if err := state.Decode(r.Value, &c); err != nil {
+			c = state.Command{ID: r.Key.ID, Session: in.Name, State: state.CommandFailed, Code: string(CodeCorrupt), Problem: "its record cannot be read"}
+		}
+		page.Commands = append(page.Commands, a.commandView(ctx, c))
+		if got.More {
+			page.Next = toCursor(r.Key.ID)
+		}
+	}
+	return &struct{ Body CommandPage }{page}, nil
 }
 
 func (a *API) getCommand(ctx context.Context, in *commandInput) (*struct{ Body Command }, error) {

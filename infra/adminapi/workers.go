@@ -45,6 +45,12 @@ type Worker struct {
 // WorkerList is the fleet in the order in which it joined.
 type WorkerList struct {
 	Workers []Worker `json:"workers" nullable:"false"`
+	Next    string   `json:"next,omitempty" doc:"cursor of the next page; absent on the last one"`
+}
+
+type workersInput struct {
+	Limit  int    `query:"limit" minimum:"1" maximum:"1000" default:"1000"`
+	Cursor string `query:"cursor" maxLength:"128" doc:"next of the page before"`
 }
 
 // Drain is the body of drain.
@@ -54,7 +60,7 @@ type Drain struct {
 
 // WorkerPath is the worker that a route is about.
 type WorkerPath struct {
-	ID string `path:"id" maxLength:"64" pattern:"^[A-Za-z0-9-]+$" doc:"its incarnation"`
+	ID string `path:"id" maxLength:"64" pattern:"^[A-Za-z0-9-]+$" patternDescription:"1 to 64 letters, digits and -" doc:"its incarnation"`
 }
 
 type drainInput struct {
@@ -90,7 +96,11 @@ func (a *API) workerRoutes() {
 }
 
 // workers lists the roster, with what is known fresher in this process.
-func (a *API) workers(ctx context.Context, _ *struct{}) (*struct{ Body WorkerList }, error) {
+func (a *API) workers(ctx context.Context, in *workersInput) (*struct{ Body WorkerList }, error) {
+	after, err := fromCursor(in.Cursor)
+	if err != nil {
+		return nil, err
+	}
 	sight, err := a.cfg.View.Read(ctx)
 	if err != nil {
 		return nil, err
@@ -112,6 +122,18 @@ func (a *API) workers(ctx context.Context, _ *struct{}) (*struct{ Body WorkerLis
 			}
 			list.Workers[i] = overlaid(list.Workers[i], w)
 		}
+	}
+	if after != "" {
+		// One that is forgotten since has left its place: ids are in order of time too.
+		i := slices.IndexFunc(list.Workers, func(w Worker) bool { return w.ID == after })
+		if i < 0 {
+			i = slices.IndexFunc(list.Workers, func(w Worker) bool { return w.ID > after }) - 1
+		}
+		list.Workers = list.Workers[max(i+1, 0):]
+	}
+	if len(list.Workers) > in.Limit {
+		list.Workers = list.Workers[:in.Limit]
+		list.Next = toCursor(list.Workers[in.Limit-1].ID)
 	}
 	return &struct{ Body WorkerList }{list}, nil
 }

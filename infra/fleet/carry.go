@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/holdfast-wa/holdfast/state"
@@ -51,6 +52,10 @@ func (h *Offline) carryOut(ctx context.Context, f state.Fence) (gone bool, err e
 		h.cfg.Log.Info("session disconnected while no worker is there; it was not unlinked at the server", "session", f.Session)
 	}
 	for _, name := range objects {
+		// What is still to be delivered or sent is none of the credentials.
+		if !gone && (strings.HasPrefix(name, state.LargeEventPrefix) || strings.HasPrefix(name, state.MediaPrefix)) {
+			continue
+		}
 		if vaultErr == nil {
 			vaultErr = h.cfg.Vault.DeleteObject(ctx, f.Session, name, "")
 		}

@@ -62,24 +62,35 @@ type Counts struct {
 type Named struct {
 	Name string
 	Use
+	// Waits: some of its requests ask whether others are ready, so that they are
+	// the more the longer that takes.
+	Waits bool
 }
 
 // List names all.
 func (c Counts) List() []Named {
 	return []Named{
-		{"message received", c.Received}, {"message received, none follows", c.ReceivedAlone},
-		{"message sent", c.Sent}, {"message sent, none follows", c.SentAlone},
-		{"idle session, an hour", c.SessionHour}, {"worker alone, an hour", c.WorkerHour},
-		{"each worker it watches, an hour", c.WatchedHour}, {"each member of the roster, an hour", c.MemberHour},
-		{"start of a worker", c.WorkerStart},
-		{"first login after a pairing", c.FirstLogin}, {"release", c.Release}, {"resume", c.Resume},
-		{"hand-over", c.HandOver}, {"takeover", c.Takeover},
+		{Name: "message received", Use: c.Received},
+		{Name: "message received, none follows", Use: c.ReceivedAlone},
+		{Name: "message sent", Use: c.Sent},
+		{Name: "message sent, none follows", Use: c.SentAlone},
+		{Name: "idle session, an hour", Use: c.SessionHour},
+		{Name: "worker alone, an hour", Use: c.WorkerHour},
+		{Name: "each worker it watches, an hour", Use: c.WatchedHour},
+		{Name: "each member of the roster, an hour", Use: c.MemberHour},
+		{Name: "start of a worker", Use: c.WorkerStart},
+		{Name: "first login after a pairing", Use: c.FirstLogin},
+		{Name: "release", Use: c.Release},
+		{Name: "resume", Use: c.Resume},
+		{Name: "hand-over", Use: c.HandOver, Waits: true},
+		{Name: "takeover", Use: c.Takeover},
 	}
 }
 
-// tolerance is how far a count may be off, and slack how many requests or units
-// in each: those that a moment's order of things decides.
-const tolerance, slack = 0.10, 0.5
+// tolerance is how far a count may be off, waiting how far requests and reads of
+// what waits for others, and slack how many requests or units beyond that: those
+// that a moment's order of things decides.
+const tolerance, waiting, slack = 0.10, 0.35, 0.5
 
 // Drift compares what was counted now with what is noted, and names what is off.
 // What was not counted now is left out.
@@ -90,14 +101,22 @@ func Drift(now, noted Counts) []string {
 		if !n.any() {
 			continue
 		}
+		reads := tolerance
+		if n.Waits {
+			reads = waiting
+		}
 		for _, v := range []struct {
-			what      string
-			now, then float64
+			what           string
+			now, then, off float64
 		}{
-			{"requests", n.Requests, was[i].Requests}, {"read units", n.Read, was[i].Read}, {"write units", n.Write, was[i].Write},
-			{"requests to the master key", n.Keys, was[i].Keys}, {"objects read", n.Fetched, was[i].Fetched}, {"objects written", n.Stored, was[i].Stored},
+			{"requests", n.Requests, was[i].Requests, reads},
+			{"read units", n.Read, was[i].Read, reads},
+			{"write units", n.Write, was[i].Write, tolerance},
+			{"requests to the master key", n.Keys, was[i].Keys, 0},
+			{"objects read", n.Fetched, was[i].Fetched, 0},
+			{"objects written", n.Stored, was[i].Stored, 0},
 		} {
-			if math.Abs(v.now-v.then) > tolerance*v.then+slack {
+			if math.Abs(v.now-v.then) > v.off*v.then+slack {
 				off = append(off, fmt.Sprintf("%s: %.2f %s, noted are %.2f", n.Name, v.now, v.what, v.then))
 			}
 		}

@@ -27,7 +27,11 @@ type Received struct {
 	Group   string         `json:"group,omitempty"` // in which group
 	Text    string         `json:"text"`
 	At      time.Time      `json:"at"`
+	Quotes  string         `json:"quotes,omitempty"` // id of the message that it answers
 	Message *waE2E.Message `json:"-"`
+
+	Reaction *Reacted    `json:"reaction,omitempty"`
+	File     *Attachment `json:"file,omitempty"`
 }
 
 // Failed is one ciphertext that a contact could not read.

@@ -50,6 +50,7 @@ func (s *Server) serveMedia(w http.ResponseWriter, r *http.Request) {
 			}
 		}
 		s.media[key] = data
+		s.uploads++
 		s.mu.Unlock()
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(map[string]string{

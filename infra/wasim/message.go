@@ -198,6 +198,7 @@ func (p *peer) receive(from *Device, msg *waBinary.Node, self types.JID, kind st
 	}
 	s.outgoing(from, id, to, self, kind, "decrypted", "")
 	r := Received{ID: id, From: from.jid.String(), Text: text, At: s.opt.Now(), Message: body}
+	r.describe(body)
 	if group != types.EmptyJID {
 		r.Group = group.String()
 	}

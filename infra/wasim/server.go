@@ -87,6 +87,7 @@ type Server struct {
 	minimum  uint32
 	truth    truth
 	media    map[string][]byte
+	uploads  int   // of files, since the start
 	serial   int64 // of sockets, faults and iq ids
 	waiters  int
 	changed  chan struct{}

@@ -178,7 +178,9 @@ func (d *Device) Destroy(ctx context.Context, extra journal.Batch) error {
 	d.cache.clear()
 	names, err := d.cfg.Vault.ListObjects(ctx, d.cfg.Session)
 	for _, name := range names {
-		if err == nil && !strings.HasPrefix(name, state.LargeEventPrefix) { // of events that are still to be delivered
+		// Events that are still to be delivered, and files that are still to be sent, are
+		// none of the credentials.
+		if err == nil && !strings.HasPrefix(name, state.LargeEventPrefix) && !strings.HasPrefix(name, state.MediaPrefix) {
 			err = d.cfg.Vault.DeleteObject(ctx, d.cfg.Session, name, "")
 		}
 	}

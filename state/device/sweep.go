@@ -63,7 +63,7 @@ func sweepObjects(ctx context.Context, cfg Config, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	var large, events bool
+	var large, events, uploads bool
 	var old []string
 	for _, name := range names {
 		_, stamp, _ := strings.Cut(name, "-")
@@ -74,6 +74,7 @@ func sweepObjects(ctx context.Context, cfg Config, now time.Time) error {
 		old = append(old, name)
 		large = large || strings.HasPrefix(name, largePrefix)
 		events = events || strings.HasPrefix(name, state.LargeEventPrefix)
+		uploads = uploads || strings.HasPrefix(name, state.MediaPrefix)
 	}
 	if len(old) == 0 {
 		return nil
@@ -102,6 +103,18 @@ func sweepObjects(ctx context.Context, cfg Config, now time.Time) error {
 			}
 			if json.Unmarshal(r.Value, &e) == nil && e.Large != nil {
 				used[e.Large.Name] = true
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if uploads {
+		err := eachRecord(ctx, cfg.Store, p, []state.Kind{state.KindMedia}, func(r state.Record) error {
+			var m state.Media
+			if state.Decode(r.Value, &m) == nil {
+				used[m.Object] = true
 			}
 			return nil
 		})

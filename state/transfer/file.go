@@ -49,12 +49,13 @@ type head struct {
 	Identity   []byte              `json:"identity,omitempty"` // opened
 }
 
-// object is an object of the vault. One that the fleet keyset sealed, for an event,
-// is opened.
+// object is an object of the vault. One that the fleet keyset sealed, for an event
+// or an upload, is opened.
 type object struct {
 	Name  string `json:"name"`
 	Body  []byte `json:"body"`
 	Event string `json:"event,omitempty"` // record id of the event that it was sealed for
+	Media string `json:"media,omitempty"` // likewise of the upload
 }
 
 // record is a record of the session. Of a document with a part that the fleet

@@ -11,6 +11,7 @@ import (
 
 	"github.com/holdfast-wa/holdfast/state"
 	"github.com/holdfast-wa/holdfast/state/device"
+	"github.com/holdfast-wa/holdfast/state/media"
 	"github.com/holdfast-wa/holdfast/state/seal"
 )
 
@@ -92,6 +93,13 @@ func (x *importing) putObject(o object) error {
 		}
 		o.Body = sealed
 	}
+	if o.Media != "" {
+		sealed, err := x.cfg.Fleet.Seal(media.ObjectPlace(x.head.Session, o.Media), o.Body)
+		if err != nil {
+			return err
+		}
+		o.Body = sealed
+	}
 	version, err := retry(x.m, func(ctx context.Context) (string, error) {
 		version, err := x.cfg.Vault.PutObject(ctx, x.head.Session, o.Name, o.Body)
 		if !errors.Is(err, state.ErrExists) {
@@ -120,6 +128,16 @@ func (x *importing) putObject(o object) error {
 	return nil
 }
 
+// repointed is the record of an upload with the version of its object in this vault.
+func (x *importing) repointed(value []byte) ([]byte, error) {
+	var m state.Media
+	if err := state.Decode(value, &m); err != nil {
+		return nil, err
+	}
+	m.VersionID = x.versions[m.Object]
+	return state.Encode(m)
+}
+
 func (x *importing) putRecord(r record) error {
 	w, err := x.sealed(r)
 	if err != nil {
@@ -135,6 +153,11 @@ func (x *importing) putRecord(r record) error {
 			return fileError(x.Path, fmt.Errorf("%w: the object of a record is missing", ErrDamaged), "export the session once more")
 		}
 		if w.Value, err = device.Repointed(w.Record, version); err != nil {
+			return err
+		}
+	}
+	if w.Key.Kind == state.KindMedia {
+		if w.Value, err = x.repointed(w.Value); err != nil {
 			return err
 		}
 	}

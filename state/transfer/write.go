@@ -11,12 +11,13 @@ import (
 
 	"github.com/holdfast-wa/holdfast/state"
 	"github.com/holdfast-wa/holdfast/state/device"
+	"github.com/holdfast-wa/holdfast/state/media"
 	"github.com/holdfast-wa/holdfast/state/seal"
 )
 
 // openedKinds are the kinds of records with a part that the fleet keyset has sealed.
 // They come along with all they are.
-var openedKinds = []state.Kind{state.KindEvent, state.KindDead, state.KindOutbox}
+var openedKinds = []state.Kind{state.KindEvent, state.KindDead, state.KindOutbox, state.KindMedia}
 
 // write reads everything and writes the file.
 func (x *export) write(set state.QuarantinedSet, k *seal.Keyset, preKeyHigh uint32, mark state.MovedMark, st state.Status) error {
@@ -122,6 +123,33 @@ func (x *export) putLarge(w *writer, place seal.Place, at state.LargeEvent) erro
 	return w.put(entry{Object: &object{Name: at.Name, Body: body, Event: place.ID}})
 }
 
+// putUpload writes the file of an upload that messages still need, opened. Others
+// stay, and so does one that cannot be opened: its message fails at the target as it
+// would here.
+func (x *export) putUpload(w *writer, r state.Record) (along bool, err error) {
+	shelf := media.Shelf{Store: x.cfg.Store, Vault: x.cfg.Vault, Fleet: x.cfg.Fleet}
+	m, err := shelf.Read(x.Session, r)
+	if err == nil && len(m.Messages) == 0 {
+		return false, nil
+	}
+	var data []byte
+	if err == nil {
+		data, err = retry(x.m, func(ctx context.Context) ([]byte, error) {
+			_, data, err := shelf.Open(ctx, x.Session, r.Key.ID)
+			return data, err
+		})
+	}
+	switch {
+	case errors.Is(err, state.ErrNotFound), errors.Is(err, state.ErrCorrupt):
+		x.report.Unread++
+		x.cfg.Log.Warn("an upload cannot be opened and stays", "session", x.Session, "record", r.Key.String(), "error", err)
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("%s: %w", r.Key, err)
+	}
+	return true, w.put(entry{Object: &object{Name: m.Object, Body: data, Media: r.Key.ID}})
+}
+
 // putDevice writes a record of device state as it is, its object first.
 func (x *export) putDevice(w *writer, r state.Record) error {
 	name, version, ok, err := device.ObjectOf(r)
@@ -146,6 +174,11 @@ func (x *export) putOpened(w *writer, r state.Record) error {
 	out := carried(r)
 	if r.Key.Kind == state.KindCursor {
 		return w.put(entry{Record: out})
+	}
+	if r.Key.Kind == state.KindMedia {
+		if along, err := x.putUpload(w, r); !along || err != nil {
+			return err
+		}
 	}
 	doc, sealed, err := split(r.Value)
 	if err == nil && len(sealed) > 0 {

@@ -38,6 +38,9 @@ type Settings struct {
 	QueryTimeout   time.Duration // our own queries and sends
 	QueryPause     time.Duration // before a query or send that failed for a passing reason is repeated
 
+	SendPace     time.Duration // between two messages of the session, up to half as much again; 0: none. See Pace
+	SendPaceChat time.Duration // between two messages to one chat, likewise
+
 	Backoff        []time.Duration // by attempt; the last one repeats
 	NetworkDelay   Range           // before a redial after network trouble
 	RestartDelay   time.Duration   // before the redial that the server asked for (515)
@@ -193,6 +196,12 @@ func (s Settings) Validate() error {
 // jitter is in [0,1).
 func (s Settings) KeepAlive(jitter float64) time.Duration {
 	return time.Duration(float64(s.KeepAliveInterval) * (0.9 + 0.2*jitter))
+}
+
+// Pace is the pause that follows a message: as set, up to half as much again.
+// jitter is in [0,1).
+func Pace(pause time.Duration, jitter float64) time.Duration {
+	return pause + time.Duration(float64(pause)/2*jitter)
 }
 
 // RenewQR says what happens when the codes of a QR have run out, which is about

@@ -26,6 +26,8 @@ func TestProfiles(t *testing.T) {
 		{"connect-timeout", "2m", "1m"},
 		{"query-timeout", "2m", "1m"},
 		{"query-pause", "1s", "1s"},
+		{"send-pace", "0", "3s"},
+		{"send-pace-chat", "0", "6s"},
 		{"backoff", "5s,10s,20s,40s,1m", "2s,4s,8s,16s,32s,1m"},
 		{"network-delay", "3s-5s", "3s-5s"},
 		{"restart-delay", "2s", "2s"},

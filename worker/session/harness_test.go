@@ -304,6 +304,8 @@ type fakeLine struct {
 	connErr   error
 	sent      []string
 	sendErr   error
+	uploads   int
+	uploadErr error
 	stubborn  string // sends to this chat fail for a passing reason
 	refused   int
 	loggedOut bool
@@ -406,6 +408,17 @@ func (l *fakeLine) SendText(_ context.Context, id, to, text string) (time.Time, 
 }
 func (l *fakeLine) Send(ctx context.Context, id, to string, m []byte) (time.Time, error) {
 	return l.SendText(ctx, id, to, string(m))
+}
+
+// Attach makes a message of the file's length and name.
+func (l *fakeLine) Attach(_ context.Context, c state.OutboxContent, f whatsapp.File) ([]byte, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.uploads++
+	if l.uploadErr != nil {
+		return nil, l.uploadErr
+	}
+	return []byte(fmt.Sprintf("%q", fmt.Sprintf("file %s %d %s upload %d", f.Name, len(f.Data), c.Text, l.uploads))), nil
 }
 func (l *fakeLine) Logout(context.Context) error {
 	l.mu.Lock()

@@ -283,6 +283,7 @@ func (a *actor) countOnline(now time.Time) {
 
 // endOnline ends what belongs to the login.
 func (a *actor) endOnline(now time.Time) {
+	a.stopOutbox()
 	if a.online == nil {
 		return
 	}

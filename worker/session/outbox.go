@@ -26,12 +26,6 @@ const (
 	outboxPage = 50
 	// outboxKept is how long a finished message can be looked up.
 	outboxKept = 7 * 24 * time.Hour
-	// receiptLooks is how often a receipt is looked at whose message is still on
-	// its way to being sent, and receiptAgain when.
-	receiptLooks = 20
-	receiptAgain = 250 * time.Millisecond
-	// receiptsKept bounds the memory of which message id is which item.
-	receiptsKept = 500
 )
 
 // outbox sends, one message after the other, in a goroutine that lives only
@@ -42,8 +36,14 @@ type outbox struct {
 	timer   *time.Timer
 	wait    sync.WaitGroup
 
-	mu  sync.Mutex
-	ids map[string]string // message id → item id, of what was sent lately
+	// ctx ends with the login: what waits for the pace or for a file must not
+	// outlive its line. nil: none has begun.
+	ctx    context.Context
+	cancel context.CancelFunc
+
+	pace  pace
+	files files
+	sent  sentIDs
 }
 
 // sendEnded says that the outbox has nothing more to do for now.
@@ -62,14 +62,37 @@ func (a *actor) startOutbox(ctx context.Context) {
 		return
 	}
 	a.outbox.running, a.outbox.again = true, false
-	line, jrn, set, log := a.line, a.jrn, a.set, a.log
+	if a.outbox.ctx == nil {
+		a.outbox.ctx, a.outbox.cancel = context.WithCancel(ctx)
+	}
+	run := sending{ctx: a.outbox.ctx, line: a.line, jrn: a.jrn, set: a.set, log: a.log}
 	a.setLive(func(l *Live) { l.Job = "sending" })
 	a.outbox.wait.Add(1)
 	go func() {
 		defer a.outbox.wait.Done()
-		next, err := a.drain(ctx, line, jrn, set, log)
+		next, err := a.drain(run)
+		if run.ctx.Err() != nil {
+			err = nil // its line is gone, and the next login looks again
+		}
 		a.box.post(sendEnded{next, err})
 	}()
+}
+
+// sending is what one pass over the outbox works with.
+type sending struct {
+	ctx  context.Context
+	line Line
+	jrn  *journal.Journal
+	set  policy.Settings
+	log  *slog.Logger
+}
+
+// stopOutbox ends what waits for the line that is lost.
+func (a *actor) stopOutbox() {
+	if a.outbox.cancel != nil {
+		a.outbox.cancel()
+	}
+	a.outbox.ctx, a.outbox.cancel = nil, nil
 }
 
 func (a *actor) sendEnded(ctx context.Context, e sendEnded) phase {
@@ -109,14 +132,16 @@ func (a *actor) waitOutbox() {
 }
 
 // drain sends all that is due and returns when the next one is.
-func (a *actor) drain(ctx context.Context, line Line, jrn *journal.Journal, set policy.Settings, log *slog.Logger) (time.Time, error) {
+func (a *actor) drain(r sending) (time.Time, error) {
 	var next time.Time
 	var after *state.Indexed
-	held := make(map[string]bool) // chats with a message that must wait
+	held := make(map[string]bool)    // chats with a message that must wait
+	waiting := make(map[string]bool) // items with a file
 	scheduled := 0
-	defer func() { a.setLive(func(l *Live) { l.Scheduled, l.Job = scheduled, "" }) }()
+	until := time.Now().Add(passAtMost)
+	defer a.setLive(func(l *Live) { l.Job = "" })
 	for {
-		page, err := a.cfg.Store.Indexed(ctx, state.OutboxDue(a.cfg.Name), after, outboxPage)
+		page, err := a.cfg.Store.Indexed(r.ctx, state.OutboxDue(a.cfg.Name), after, outboxPage)
 		if err != nil {
 			return time.Time{}, fmt.Errorf("reading the outbox: %w", err)
 		}
@@ -125,7 +150,7 @@ func (a *actor) drain(ctx context.Context, line Line, jrn *journal.Journal, set 
 			rec := page[i].Record
 			var item state.Outbox
 			if err := state.Decode(rec.Value, &item); err != nil {
-				log.Error("an outbox item cannot be read", "item", rec.Key.ID, "error", err)
+				r.log.Error("an outbox item cannot be read", "item", rec.Key.ID, "error", err)
 				continue
 			}
 			if item.State != state.OutQueued && item.State != state.OutSending {
@@ -136,37 +161,78 @@ func (a *actor) drain(ctx context.Context, line Line, jrn *journal.Journal, set 
 				next = earliest(next, item.SendAt)
 				continue
 			}
-			content, err := a.openContent(item)
-			if err != nil {
-				if err := a.settle(jrn, item, rec.Rev, state.OutFailed, "corrupt", err.Error()); err != nil {
+			o := out{Outbox: item, rev: rec.Rev}
+			if o.content, err = a.openContent(item); err != nil {
+				if err := a.settle(r, &o, state.OutFailed, "corrupt", err.Error()); err != nil {
 					return time.Time{}, err
 				}
 				continue
 			}
-			if held[content.To] {
+			if o.content.Media != nil {
+				waiting[o.ID] = true
+			}
+			if held[o.content.To] {
 				continue // behind one to the same chat: their order is kept
 			}
-			if due := retryAt(item, set); due.After(time.Now()) {
-				held[content.To] = true
+			due := latest(retryAt(item, r.set), a.outbox.pace.chat(o.content.To, r.set))
+			if due.After(time.Now()) {
+				held[o.content.To] = true
 				next = earliest(next, due)
 				continue
 			}
-			if !line.LoggedIn() || ctx.Err() != nil {
+			if !r.line.LoggedIn() || r.ctx.Err() != nil {
 				return time.Time{}, nil // it goes on with the next login
 			}
-			again, err := a.sendOne(ctx, line, jrn, set, log, item, rec.Rev, content)
+			again, waits, err := a.attach(r, &o)
 			if err != nil {
 				return time.Time{}, err
 			}
+			if waits {
+				held[o.content.To] = true
+				if !again.IsZero() {
+					next = earliest(next, again)
+				}
+				continue
+			}
+			if o.rev == 0 || o.State == state.OutFailed {
+				continue
+			}
+			if !a.outbox.pace.wait(r.ctx, r.set, until) {
+				if o.fresh {
+					a.outbox.files.end(o.ID, o.content.Built, nil) // it serves the next time
+				}
+				// From the start, when the pace allows it.
+				return earliest(next, a.outbox.pace.next), nil
+			}
+			if again, err = a.sendOne(r, &o); err != nil {
+				return time.Time{}, err
+			}
 			if !again.IsZero() {
-				held[content.To] = true
+				held[o.content.To] = true
 				next = earliest(next, again)
 			}
 		}
 		if len(page) < outboxPage {
+			a.outbox.files.keep(waiting)
+			a.setLive(func(l *Live) { l.Scheduled = scheduled })
 			return next, nil
 		}
 	}
+}
+
+// out is an item of the outbox in hand. rev is 0 once somebody else has changed it.
+type out struct {
+	state.Outbox
+	rev     uint64
+	content state.OutboxContent
+	fresh   bool // content.Built was made just now and is not stored yet
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 func earliest(a, b time.Time) time.Time {
@@ -179,7 +245,7 @@ func earliest(a, b time.Time) time.Time {
 // retryAt is when a message that was tried before may be tried again: after
 // query-pause, and longer each time.
 func retryAt(item state.Outbox, set policy.Settings) time.Time {
-	if item.State != state.OutSending || item.Attempts == 0 {
+	if item.Attempts == 0 {
 		return time.Time{}
 	}
 	return item.ChangedAt.Add(min(set.QueryPause<<min(item.Attempts-1, 10), longestRetry))
@@ -187,33 +253,27 @@ func retryAt(item state.Outbox, set policy.Settings) time.Time {
 
 // sendOne sends one message. again says when to try it again, where it failed
 // for a passing reason.
-func (a *actor) sendOne(ctx context.Context, line Line, jrn *journal.Journal, set policy.Settings, log *slog.Logger,
-	item state.Outbox, rev uint64, content state.OutboxContent) (again time.Time, err error) {
-	item.Attempts++
+func (a *actor) sendOne(r sending, o *out) (again time.Time, err error) {
+	o.Attempts++
+	o.Code, o.Problem = "", ""
 	// From here on the ratchets may have moved under this message id.
-	if err := a.saveItem(jrn, &item, &rev, state.OutSending, true); err != nil || rev == 0 {
+	if err := a.saveItem(r.jrn, o, state.OutSending, true); err != nil || o.rev == 0 {
 		return time.Time{}, err // rev 0: cancelled meanwhile
 	}
-	try, cancel := context.WithTimeout(ctx, set.QueryTimeout)
-	defer cancel()
-	var failure error
-	if len(content.Message) > 0 {
-		_, failure = line.Send(try, item.MessageID, content.To, content.Message)
-	} else {
-		_, failure = line.SendText(try, item.MessageID, content.To, content.Text)
-	}
+	failure := a.transmit(r, o)
+	a.outbox.pace.sent(o.content.To, r.set, time.Now())
 	var refusal *whatsapp.SendError
 	known := errors.As(failure, &refusal)
-	if failure != nil && (known && refusal.Temporary || ctx.Err() != nil || !line.LoggedIn()) && item.Attempts < sendTries {
-		log.Warn("sending failed for a passing reason", "message", item.MessageID, "attempt", item.Attempts, "error", failure)
-		return retryAt(item, set), nil
+	if failure != nil && (known && refusal.Temporary || r.ctx.Err() != nil || !r.line.LoggedIn()) && o.Attempts < sendTries {
+		r.log.Warn("sending failed for a passing reason", "message", o.MessageID, "attempt", o.Attempts, "error", failure)
+		return retryAt(o.Outbox, r.set), nil
 	}
 	if a.cfg.Observe.Sent != nil {
 		a.cfg.Observe.Sent(failure == nil)
 	}
 	if failure == nil {
-		a.remember(item.MessageID, item.ID)
-		return time.Time{}, a.settle(jrn, item, rev, state.OutSent, "", "")
+		a.outbox.sent.add(o.MessageID, o.ID)
+		return time.Time{}, a.settle(r, o, state.OutSent, "", "")
 	}
 	code := "send_refused"
 	switch {
@@ -222,12 +282,41 @@ func (a *actor) sendOne(ctx context.Context, line Line, jrn *journal.Journal, se
 	case known && refusal.Temporary:
 		code = "gave_up"
 	}
-	return time.Time{}, a.settle(jrn, item, rev, state.OutFailed, code, failure.Error())
+	return time.Time{}, a.settle(r, o, state.OutFailed, code, failure.Error())
+}
+
+// transmit hands a message to the line. What it is made of is stored, so a second
+// try after a crash sends the same.
+func (a *actor) transmit(r sending, o *out) error {
+	ctx, cancel := context.WithTimeout(r.ctx, r.set.QueryTimeout)
+	defer cancel()
+	c := o.content
+	message := []byte(c.Message)
+	switch {
+	case len(c.Built) > 0:
+		message = c.Built
+	case c.Reaction != nil, c.Quote != nil:
+		var err error
+		if message, err = whatsapp.Compose(c, o.At); err != nil {
+			return &whatsapp.SendError{Err: err}
+		}
+	}
+	var err error
+	if len(message) > 0 {
+		_, err = r.line.Send(ctx, o.MessageID, c.To, message)
+	} else {
+		_, err = r.line.SendText(ctx, o.MessageID, c.To, c.Text)
+	}
+	return err
+}
+
+func (a *actor) outboxPlace(id string) seal.Place {
+	return seal.Place{Partition: state.OfSession(a.cfg.Name), Kind: state.KindOutbox, ID: id}
 }
 
 func (a *actor) openContent(item state.Outbox) (state.OutboxContent, error) {
 	var content state.OutboxContent
-	body, err := a.cfg.Keyset.Open(seal.Place{Partition: state.OfSession(a.cfg.Name), Kind: state.KindOutbox, ID: item.ID}, item.Sealed)
+	body, err := a.cfg.Keyset.Open(a.outboxPlace(item.ID), item.Sealed)
 	if err != nil {
 		return content, err
 	}
@@ -237,103 +326,64 @@ func (a *actor) openContent(item state.Outbox) (state.OutboxContent, error) {
 	return content, nil
 }
 
-// settle stores the end of a send together with the event that tells of it.
-func (a *actor) settle(jrn *journal.Journal, item state.Outbox, rev uint64, end state.OutboxState, code, problem string) error {
-	item.Code, item.Problem = code, problem
-	return a.saveItem(jrn, &item, &rev, end, false)
+// sealContent stores what is sent with the item's next write.
+func (a *actor) sealContent(o *out) error {
+	body, err := json.Marshal(o.content)
+	if err != nil {
+		return fmt.Errorf("encoding outbox item %s: %w", o.ID, err)
+	}
+	o.Sealed, err = a.cfg.Keyset.Seal(a.outboxPlace(o.ID), body)
+	return err
 }
 
-// saveItem writes an item. rev is set to the new revision, 0 if somebody else
-// has changed the item.
-func (a *actor) saveItem(jrn *journal.Journal, item *state.Outbox, rev *uint64, to state.OutboxState, due bool) error {
+// settle stores the end of a send together with the event that tells of it, and
+// lets go of the upload that it was made of.
+func (a *actor) settle(r sending, o *out, end state.OutboxState, code, problem string) error {
+	o.Code, o.Problem = code, problem
+	if len(o.content.Built) > 0 {
+		o.content.Built = nil // the keys of the file have served
+		if err := a.sealContent(o); err != nil {
+			return err
+		}
+	}
+	if err := a.saveItem(r.jrn, o, end, false); err != nil {
+		return err
+	}
+	if o.rev > 0 && o.content.Media != nil && o.content.Media.Upload != "" {
+		a.releaseUpload(r, o)
+	}
+	return nil
+}
+
+// saveItem writes an item. Its rev is set to the new revision, 0 if somebody else
+// has changed it.
+func (a *actor) saveItem(jrn *journal.Journal, o *out, to state.OutboxState, due bool) error {
 	now := time.Now()
-	item.State, item.ChangedAt = to, now
-	value, err := state.Encode(item)
+	o.State, o.ChangedAt = to, now
+	value, err := state.Encode(o.Outbox)
 	if err != nil {
 		return err
 	}
-	w := state.Put(state.KindOutbox, item.ID, value)
-	w.If, w.Rev = state.AtRev(*rev), *rev+1
+	w := state.Put(state.KindOutbox, o.ID, value)
+	w.If, w.Rev = state.AtRev(o.rev), o.rev+1
 	if due {
 		w.Index = state.OutboxDue(a.cfg.Name)
 	} else {
 		w.Expires = now.Add(outboxKept)
 	}
 	batch := journal.Batch{Writes: []state.Write{w}}
-	if to != state.OutSending {
-		data := map[string]any{"id": item.ID, "messageId": item.MessageID, "status": to}
-		if item.Problem != "" {
-			data["code"], data["problem"] = item.Code, item.Problem
+	if !due {
+		data := map[string]any{"id": o.ID, "messageId": o.MessageID, "status": to}
+		if o.Problem != "" {
+			data["code"], data["problem"] = o.Code, o.Problem
 		}
 		batch.Events = []journal.Draft{{Type: state.EventMessageState, Data: data}}
 	}
 	err = jrn.Commit(context.Background(), batch)
 	if errors.Is(err, state.ErrConflict) {
-		*rev = 0
+		o.rev = 0
 		return nil
 	}
-	*rev++
+	o.rev++
 	return err
-}
-
-func (a *actor) remember(messageID, item string) {
-	o := &a.outbox
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.ids == nil || len(o.ids) >= receiptsKept {
-		o.ids = make(map[string]string)
-	}
-	o.ids[messageID] = item
-}
-
-// earlyReceipt is a receipt that was looked at before.
-type earlyReceipt struct {
-	whatsapp.Receipt
-	looks int
-}
-
-// receipt notes in the outbox what became of a message. The event of it is
-// stored already.
-func (a *actor) receipt(ctx context.Context, e whatsapp.Receipt, looks int) phase {
-	to := state.OutDelivered
-	if e.Status == string(state.OutRead) {
-		to = state.OutRead
-	}
-	for _, messageID := range e.IDs {
-		a.outbox.mu.Lock()
-		id, ok := a.outbox.ids[messageID]
-		a.outbox.mu.Unlock()
-		if !ok {
-			continue // sent by another device of the account, or long ago
-		}
-		key := state.Key{Kind: state.KindOutbox, ID: id}
-		var rec state.Record
-		if w, waiting := a.jrn.Pending(key); waiting { // of a receipt before this one
-			rec = w.Record
-		} else if stored, err := a.cfg.Store.Get(ctx, state.OfSession(a.cfg.Name), key); err == nil {
-			rec = stored
-		} else {
-			continue
-		}
-		var item state.Outbox
-		if state.Decode(rec.Value, &item) == nil && item.State == state.OutSending && looks < receiptLooks {
-			// Quicker than the commit that says that it was sent.
-			one := e
-			one.IDs = []string{messageID}
-			time.AfterFunc(receiptAgain, func() { a.box.post(earlyReceipt{one, looks + 1}) })
-			continue
-		}
-		if state.Decode(rec.Value, &item) != nil || item.State != state.OutSent && item.State != state.OutDelivered || item.State == to {
-			continue
-		}
-		item.State, item.ChangedAt = to, e.At
-		value, err := state.Encode(item)
-		if err != nil {
-			continue
-		}
-		w := state.Put(state.KindOutbox, id, value)
-		w.Rev, w.Expires = rec.Rev+1, time.Now().Add(outboxKept)
-		a.jrn.Lazy(w)
-	}
-	return nil
 }

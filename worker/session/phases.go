@@ -347,6 +347,9 @@ func (a *actor) sweep(ctx context.Context) {
 		return
 	}
 	a.swept = time.Now()
+	if err := a.sweepUploads(ctx); err != nil && ctx.Err() == nil {
+		a.log.Warn("looking through uploads failed", "error", err)
+	}
 	if err := device.Sweep(ctx, a.deviceConfig()); err != nil && ctx.Err() == nil {
 		a.log.Warn("looking through retired credentials failed", "error", err)
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/holdfast-wa/holdfast/state/device"
 	"github.com/holdfast-wa/holdfast/state/journal"
 	"github.com/holdfast-wa/holdfast/state/seal"
+	"github.com/holdfast-wa/holdfast/worker/fetch"
 	"github.com/holdfast-wa/holdfast/worker/lease"
 	"github.com/holdfast-wa/holdfast/worker/policy"
 	"github.com/holdfast-wa/holdfast/worker/whatsapp"
@@ -36,6 +37,8 @@ type Line interface {
 	HandlerBlockedFor() time.Duration
 	SendText(ctx context.Context, messageID, to, text string) (time.Time, error)
 	Send(ctx context.Context, messageID, to string, message []byte) (time.Time, error)
+	// Attach uploads a file and returns the message that carries it, for Send.
+	Attach(ctx context.Context, content state.OutboxContent, file whatsapp.File) ([]byte, error)
 	Logout(ctx context.Context) error
 	PairPhone(ctx context.Context, phone string) (string, error)
 }
@@ -112,6 +115,11 @@ type Config struct {
 	// for one machine, where starting the program is the command.
 	PairAtStart bool
 	CacheBytes  int
+	// Fetch gets the file of a message from a URL; nil: nothing is fetched.
+	Fetch func(ctx context.Context, url string) (fetch.File, error)
+	// FileSlots bounds the files that are in the process's memory at a time, by its
+	// capacity; nil: no bound.
+	FileSlots chan struct{}
 	// Prepared is what was loaded before the claim; nil: nothing.
 	Prepared *device.Prepared
 	Observe  Observer
