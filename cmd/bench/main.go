@@ -1,16 +1,21 @@
 // Command bench measures what a session costs and how fast it is, each figure
 // beside the same of the library alone, on the same simulated service and in the
-// same run. It is no part of the product; `make bench` runs it.
+// same run; how long sessions are away when workers die, end or are replaced; and
+// what all of it asks of DynamoDB. It is no part of the product; `make bench` runs
+// it.
 //
-// Everything that is measured runs in a process of its own, so that neither the
+// Everything that is timed runs in a process of its own, so that neither the
 // service nor another subject is in a figure:
 //
-//	bench (orchestrates, prints) ─┬─ service    infra/wasim
+//	bench (orchestrates, prints) ─┬─ service    infra/wasim, and the webhooks' receiver
 //	                              ├─ library    an unmodified client, over a store in memory or sqlstore
-//	                              └─ holdfast   worker.New over SQLite and a vault, as `holdfast worker` wires it
+//	                              └─ holdfast   worker.New over SQLite and a vault, as `holdfast worker` wires it;
+//	                                            several of them share one folder
 //
-// A figure that is past its bound makes the exit status 1. BENCH_SHORT=1 runs a
-// small form, whose bounds are wider: it is for a smoke test on a busy machine.
+// Requests are counted in one process over DynamoDB Local, which is too slow to be
+// timed. A figure that is past its bound makes the exit status 1. BENCH_SHORT=1
+// runs a small form, whose bounds are wider: it is for a smoke test on a busy
+// machine. With BENCH_LOG=1 the workers' logs are in the bench's.
 package main
 
 import (

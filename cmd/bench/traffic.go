@@ -84,8 +84,14 @@ func (r *service) Begin(t Traffic, _ *None) error {
 	r.s.ResetTruth()
 	ctx, stop := context.WithCancel(context.Background())
 	w := &traffic{stop: stop, done: make(chan error, 1)}
+	if t.Most > 0 {
+		w.stop = func() {} // it ends by itself
+	}
 	r.traffic = w
-	go func() { w.done <- r.write(ctx, t, w) }()
+	go func() {
+		defer stop()
+		w.done <- r.write(ctx, t, w)
+	}()
 	return nil
 }
 
@@ -129,7 +135,8 @@ type Toll struct {
 // arriveWithin is how long the last messages may take to the sink.
 const arriveWithin = 30 * time.Second
 
-// End stops writing, waits until everything has arrived, and tells.
+// End stops writing, or waits until as much is written as was to be, waits until
+// everything has arrived, and tells.
 func (r *service) End(_ None, toll *Toll) error {
 	w := r.traffic
 	if w == nil {

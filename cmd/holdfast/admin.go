@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/holdfast-wa/holdfast/infra/adminapi"
+	"github.com/holdfast-wa/holdfast/infra/console"
 	"github.com/holdfast-wa/holdfast/infra/fleet"
 	"github.com/holdfast-wa/holdfast/state"
 	"github.com/holdfast-wa/holdfast/worker"
@@ -198,6 +199,8 @@ func (a *adminOffice) routes() http.Handler {
 		Metrics: promhttp.HandlerFor(a.metrics, promhttp.HandlerOpts{}), Version: buildVersion().Version,
 	}))
 	mux.Handle("/api/", a.api)
+	mux.Handle(console.Prefix, console.Handler())
+	mux.Handle("/{$}", console.Handler())
 	return mux
 }
 

@@ -333,9 +333,36 @@ func TestAPairingThatEnds(t *testing.T) {
 	o.ok("sessions", "create", "shop")
 	o.status("shop", state.Status{State: state.Unpaired, Cause: state.CauseQRExpired}, state.Identity{})
 	o.commit("shop", state.Put(state.KindQR, "", o.encode(state.QRShown{V: state.Format, ExpiresAt: time.Now().Add(time.Minute), Sealed: o.sealed(state.KindQR, "shop", "", []byte("code"))})))
-	r := o.run("sessions", "qr", "shop")
+	r := o.run("sessions", "qr", "shop", "--for", "0")
 	if r.code != exitFailed || !strings.Contains(r.err, "the pairing has ended: unpaired, qr_expired; start it again with: holdfast sessions start shop") {
 		t.Errorf("exit code %d, %s", r.code, r.err)
+	}
+
+	// By itself it is started again, until somebody scans.
+	starts := func() (n int) {
+		page, err := o.store.Query(t.Context(), state.OfSession("shop"), state.Query{Kind: state.KindCommand})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, rec := range page.Records {
+			var c state.Command
+			if state.Decode(rec.Value, &c) == nil && c.Verb == state.VerbStart {
+				n++
+			}
+		}
+		return n
+	}
+	before := starts()
+	done := make(chan ran, 1)
+	go func() { done <- drive(t, o.environ(), "sessions", "qr", "shop") }()
+	for end := time.Now().Add(20 * time.Second); starts() == before; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("it was not started again")
+		}
+	}
+	o.status("shop", state.Status{State: state.Online, Paired: true}, state.Identity{PushName: "Shop"})
+	if r := <-done; r.code != exitDone || !strings.Contains(r.out, "shop is paired with Shop.") || !strings.Contains(r.err, "showing another one") {
+		t.Errorf("exit code %d, %s %s", r.code, r.out, r.err)
 	}
 }
 
@@ -368,6 +395,38 @@ func TestSending(t *testing.T) {
 	}
 	if out := o.ok("messages", "ls", "shop", "--state", "cancelled"); strings.Count(out, "cancelled") != 1 || strings.Contains(out, "queued") {
 		t.Errorf("ls --state says\n%s", out)
+	}
+	for _, wrong := range [][]string{
+		{}, {"x", "--file", "a", "--media-url", "https://h/b"}, {"--react", "👍"}, {"x", "--react", "👍", "--reply-to", "A"}, {"--react", "👍", "--unreact", "--reply-to", "A"},
+		{"x", "--message", "m.json"}, {"x", "--kind", "image"}, {"-", "--file", "-"}, {"x", "--at", "soon"}, {""},
+	} {
+		if r := o.run(append([]string{"send", "shop", "4915112345678"}, wrong...)...); r.code != exitUsage || strings.Count(r.err, "\n") != 1 {
+			t.Errorf("%q: exit code %d, %s", wrong, r.code, r.err)
+		}
+	}
+	for args, want := range map[string]string{
+		"yes --reply-to 3AX --json":                      `"replyTo": "3AX"`,
+		"--react 👍 --reply-to 3AX --json":                `"emoji": "👍"`,
+		"--unreact --reply-to 3AX --json":                `"emoji": ""`,
+		"--media-url https://h/b --kind video --json":    `"kind": "video"`,
+		"look --media-url https://h/b --mime a/b --json": `"mime": "a/b"`,
+	} {
+		if out := o.ok(append([]string{"send", "shop", "4915112345678", "--wait", "0s"}, strings.Fields(args)...)...); !strings.Contains(out, want) {
+			t.Errorf("%s: %s", args, out)
+		}
+	}
+	message := filepath.Join(t.TempDir(), "m.json")
+	if err := os.WriteFile(message, []byte(`{"locationMessage":{"degreesLatitude":1.5}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out := o.ok("send", "shop", "4915112345678", "--message", message, "--wait", "0s", "--json"); !strings.Contains(out, "degreesLatitude") {
+		t.Errorf("--message: %s", out)
+	}
+	if r := o.run("send", "shop", "4915112345678", "--file", filepath.Join(t.TempDir(), "none")); r.code != exitFailed || !strings.Contains(r.err, "cannot be read") {
+		t.Errorf("a file that is not there: %d %s", r.code, r.err)
+	}
+	if r := o.run("send", "shop", "4915112345678", "--file", message); r.code != exitFailed || !strings.Contains(r.err, "no_uploads") {
+		t.Errorf("where nothing is taken: %d %s", r.code, r.err)
 	}
 	var fromInput strings.Builder
 	code := run(t.Context(), []string{"send", "shop", "4915112345678", "-", "--wait", "0s"}, o.environ(), IO{In: strings.NewReader("from a pipe\n"), Out: &fromInput, Err: &fromInput})

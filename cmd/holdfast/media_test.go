@@ -198,6 +198,9 @@ func TestAFileIsSentOnceAcrossAKill(t *testing.T) {
 	p := newProcess(t, sim, append([]string{"--send-pace", "0", "--send-pace-chat", "0"}, quickly...)...)
 	p.start()
 	dev := p.pair(ctx, sim)
+	if err := dev.WaitOnline(ctx); err != nil {
+		t.Fatal(err)
+	}
 	ada := sim.Contact("491700000002")
 	photo := picture(t, 64)
 	files := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

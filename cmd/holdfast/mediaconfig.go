@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 
@@ -45,7 +46,7 @@ func parseMediaLimit(c *Config, v string) error {
 
 func parseAPIRate(c *Config, v string) error {
 	n, err := strconv.ParseFloat(v, 64)
-	if err != nil || n < 0 || n > 100_000 || n > 0 && n < 0.1 {
+	if err != nil || math.IsNaN(n) || n < 0 || n > 100_000 || n > 0 && n < 0.1 {
 		return fmt.Errorf("%q is neither a number of requests a second from 0.1 to 100000 nor 0", v)
 	}
 	c.APIRate = n

@@ -24,9 +24,12 @@ const (
 
 func (a *app) qrCommand() *cobra.Command {
 	png, once := "", false
+	var most time.Duration
 	cmd := &cobra.Command{
 		Use:   "qr",
 		Short: "Show the QR code in the terminal until the session is paired",
+		Long: "Draws the QR code, and the next one as soon as there is one, until the session is paired.\n" +
+			"A pairing ends after three minutes; it is then started again, until --for is over.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := a.client(cmd)
 			if err != nil {
@@ -39,11 +42,15 @@ func (a *app) qrCommand() *cobra.Command {
 			case a.asJSON:
 				return a.passOn(cmd.Context(), c, r, args[0])
 			}
-			return a.showQR(cmd.Context(), c, args[0], once)
+			if once {
+				most = 0
+			}
+			return a.showQR(cmd.Context(), c, args[0], once, a.now().Add(most))
 		},
 	}
 	cmd.Flags().StringVar(&png, "png", "", "write a picture to this file instead")
 	cmd.Flags().BoolVar(&once, "once", false, "show one code and end")
+	cmd.Flags().DurationVar(&most, "for", 15*time.Minute, "how long a pairing that nobody scans is started again")
 	return a.sessionCommand(cmd)
 }
 
@@ -62,8 +69,8 @@ func (a *app) writePNG(ctx context.Context, c *client, r request, session, file 
 }
 
 // showQR draws the valid code, again whenever it changes, until the session is
-// paired or its pairing has ended.
-func (a *app) showQR(ctx context.Context, c *client, session string, once bool) error {
+// paired. A pairing that has run out is started again before until.
+func (a *app) showQR(ctx context.Context, c *client, session string, once bool, until time.Time) error {
 	screen := qrScreen{io: a.io}
 	for {
 		var shown qrView
@@ -78,6 +85,12 @@ func (a *app) showQR(ctx context.Context, c *client, session string, once bool) 
 			if lookErr == nil && s.Paired {
 				return a.pairedNow(&screen, s)
 			}
+			if again, err := a.pairAgain(ctx, c, s, &screen, until); again || err != nil {
+				if err != nil {
+					return err
+				}
+				continue
+			}
 			return fmt.Errorf("%s: %w", session, err)
 		case err != nil:
 			return fmt.Errorf("%s: %w", session, err)
@@ -89,16 +102,29 @@ func (a *app) showQR(ctx context.Context, c *client, session string, once bool) 
 		if once {
 			return nil
 		}
-		done, err := a.untilChanged(ctx, c, session, shown, &screen)
+		done, err := a.untilChanged(ctx, c, session, shown, &screen, until)
 		if done || err != nil {
 			return err
 		}
 	}
 }
 
+// pairAgain starts a pairing again that has run out, before until.
+func (a *app) pairAgain(ctx context.Context, c *client, s sessionView, screen *qrScreen, until time.Time) (bool, error) {
+	if s.Cause != state.CauseQRExpired || s.State != state.Unpaired || !a.now().Before(until) {
+		return false, nil
+	}
+	screen.wipe()
+	fmt.Fprintf(a.io.Err, "nobody has scanned the code of %s; showing another one\n", s.Name)
+	if err := c.call(ctx, request{method: http.MethodPost, path: sessionPath(s.Name, "start"), wait: 10 * time.Second}, nil); err != nil {
+		return false, fmt.Errorf("%s: %w", s.Name, err)
+	}
+	return true, nil
+}
+
 // untilChanged looks at the session while a code is shown: done when it is
 // paired, an error when it no longer pairs, neither when there is another code.
-func (a *app) untilChanged(ctx context.Context, c *client, session string, shown qrView, screen *qrScreen) (done bool, err error) {
+func (a *app) untilChanged(ctx context.Context, c *client, session string, shown qrView, screen *qrScreen, until time.Time) (done bool, err error) {
 	tick := time.NewTicker(qrLook)
 	defer tick.Stop()
 	for {
@@ -116,6 +142,9 @@ func (a *app) untilChanged(ctx context.Context, c *client, session string, shown
 		case s.Paired:
 			return true, a.pairedNow(screen, s)
 		case s.State != state.Pairing && s.State != state.Connecting && s.State != state.Reconnecting && s.State != state.Restarting:
+			if again, err := a.pairAgain(ctx, c, s, screen, until); again || err != nil {
+				return false, err
+			}
 			screen.wipe()
 			return false, fmt.Errorf("%s: the pairing has ended: %s; start it again with: holdfast sessions start %s", session, why(s), session)
 		case !a.now().Before(shown.ExpiresAt):

@@ -75,7 +75,7 @@ func (a *app) root() *cobra.Command {
 		}
 	}
 	add("run", a.runCommand(ModeDev), a.runCommand(ModeWorker), a.adminCommand(), a.simCommand(), a.demoCommand())
-	add("use", a.sessionsCommand(), a.sendCommand(), a.messagesCommand(), a.workersCommand(), a.drainCommand(), a.explainCommand())
+	add("use", a.sessionsCommand(), a.sendCommand(), a.messagesCommand(), a.workersCommand(), a.drainCommand(), a.explainCommand(), a.auditCommand())
 	add("care", a.doctorCommand(), a.keysCommand(), a.adoptCommand(), a.healthcheckCommand(), a.exportCommand(), a.importFileCommand(), a.importCommand(), a.versionCommand(), a.completionCommand())
 	return root
 }

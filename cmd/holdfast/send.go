@@ -148,6 +148,8 @@ func (a *app) messageOf(s toSend, args []string) (*adminapi.SendMessage, error) 
 		if err := json.Unmarshal(b, &body.Message); err != nil || len(body.Message) == 0 {
 			return nil, fmt.Errorf("send: %s is no message in protobuf JSON; field names are as in message.received", s.message)
 		}
+	case text == "" && !media && len(args) == 2:
+		return nil, usagef("send: TEXT is missing; use holdfast send SESSION TO TEXT, or a flag such as --file")
 	case text == "" && !media:
 		return nil, usagef("send: the text is empty; write one, in quotes")
 	default:

@@ -20,10 +20,9 @@ func TestAStrangersWordsAreShownNotObeyed(t *testing.T) {
 		"sessions show": func(a *app) error { return a.printSession(s) },
 		"qr":            func(a *app) error { return a.pairedNow(&qrScreen{io: a.io}, s) },
 		"explain": func(a *app) error {
-			for _, line := range a.explain(t.Context(), nil, s).MadeFrom {
-				a.io.Out.Write([]byte(line + "\n"))
-			}
-			return nil
+			lines := strings.Join(a.explain(t.Context(), nil, s).MadeFrom, "\n")
+			_, err := a.io.Out.Write([]byte(lines + "\n"))
+			return err
 		},
 		"an error": func(a *app) error { report(a.io.Out, errors.New(hostile)); return nil },
 		"watch":    func(a *app) error { _, err := a.io.Out.Write([]byte(short(hostile) + "\n")); return err },

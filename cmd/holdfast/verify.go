@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -9,6 +10,7 @@ import (
 	"github.com/holdfast-wa/holdfast/state"
 	"github.com/holdfast-wa/holdfast/state/device"
 	"github.com/holdfast-wa/holdfast/state/journal"
+	"github.com/holdfast-wa/holdfast/state/media"
 	"github.com/holdfast-wa/holdfast/state/seal"
 )
 
@@ -107,7 +109,37 @@ func verifyOne(ctx context.Context, c device.Config, fleet *seal.Keyset) ([]devi
 		return nil, err
 	}
 	defer c.Journal.Close()
-	return device.Verify(ctx, c)
+	findings, err := device.Verify(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	uploads, err := verifyUploads(ctx, c, fleet)
+	return append(findings, uploads...), err
+}
+
+// verifyUploads opens the files that wait to be sent.
+func verifyUploads(ctx context.Context, c device.Config, fleet *seal.Keyset) ([]device.Finding, error) {
+	shelf := media.Shelf{Store: c.Store, Vault: c.Vault, Fleet: fleet}
+	var findings []device.Finding
+	for q := (state.Query{Kind: state.KindMedia}); ; {
+		page, err := c.Store.Query(ctx, state.OfSession(c.Session), q)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range page.Records {
+			q.After = r.Key.ID
+			_, _, err := shelf.Open(ctx, c.Session, r.Key.ID)
+			switch {
+			case errors.Is(err, state.ErrCorrupt), errors.Is(err, state.ErrNotFound):
+				findings = append(findings, device.Finding{Where: r.Key.String(), Problem: err.Error(), Err: err})
+			case err != nil:
+				return nil, err
+			}
+		}
+		if !page.More || len(page.Records) == 0 {
+			return findings, nil
+		}
+	}
 }
 
 func sessionNames(ctx context.Context, store state.Owners) ([]string, error) {

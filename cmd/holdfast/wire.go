@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/holdfast-wa/holdfast/infra/adminapi"
+	"github.com/holdfast-wa/holdfast/infra/console"
 	"github.com/holdfast-wa/holdfast/infra/fleet"
 	"github.com/holdfast-wa/holdfast/state"
 	"github.com/holdfast-wa/holdfast/worker"
@@ -287,6 +288,8 @@ func routes(cfg Config, mode Mode, o *opened, w *worker.Worker, keys []adminapi.
 	}))
 	if mode == ModeDev {
 		mux.Handle("/api/", api)
+		mux.Handle(console.Prefix, console.Handler())
+		mux.Handle("/{$}", console.Handler())
 	}
 	return mux
 }

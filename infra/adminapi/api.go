@@ -157,9 +157,27 @@ func New(c Config) *API {
 	a.meRoutes()
 	a.auditRoutes()
 	a.deadLetterRoutes()
+	standard(a.huma.OpenAPI())
 	a.docs = docsPage(a.huma.OpenAPI())
 	a.mux.HandleFunc("GET /api/docs", a.serveDocs)
 	return a
+}
+
+// standard takes out of the document what OpenAPI does not know: the words for a
+// pattern, which are in the messages of the library by now.
+func standard(doc *huma.OpenAPI) {
+	for _, item := range doc.Paths {
+		for _, op := range []*huma.Operation{item.Get, item.Post, item.Patch, item.Delete} {
+			if op == nil {
+				continue
+			}
+			for _, p := range op.Parameters {
+				if p.Schema != nil {
+					p.Schema.PatternDescription = ""
+				}
+			}
+		}
+	}
 }
 
 // OpenAPI is the document that /api/openapi.json serves.

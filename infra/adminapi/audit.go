@@ -115,7 +115,10 @@ func (a *API) audits(ctx context.Context, in *auditInput) (*struct{ Body AuditPa
 // auditsOf reads the acts of a partition before an id, one more than a page. end is
 // where it stopped looking though there is more; empty: it has seen all.
 func (a *API) auditsOf(ctx context.Context, p state.Partition, before string, in *auditInput) (found []audited, end string, err error) {
-	session, _ := p.Session()
+	session, of := p.Session()
+	if !of {
+		session = ""
+	}
 	q := state.Query{Kind: state.KindAudit, After: before, Descending: true, Limit: in.Limit + 1}
 	for looked := 0; ; {
 		got, err := a.cfg.Store.Query(ctx, p, q)

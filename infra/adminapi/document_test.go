@@ -165,10 +165,19 @@ type generator struct {
 	doc   *document
 	known hints
 	whole bool // all that may be left out is there
+	tidy  bool // values that mean something, and little beside what must be there
 }
 
 func pick[T any](g *generator, what string, list []T) T {
 	return list[rapid.IntRange(0, len(list)-1).Draw(g.T, what)]
+}
+
+// maybe says whether what may be left out is there.
+func (g *generator) maybe(where string) bool {
+	if g.tidy {
+		return g.oneIn(4, where+"?")
+	}
+	return rapid.Bool().Draw(g.T, where+"?")
 }
 
 func (g *generator) oneIn(n int, what string) bool { return rapid.IntRange(1, n).Draw(g.T, what) == 1 }
@@ -203,11 +212,11 @@ func (g *generator) value(s *schema, where string) any {
 	case "object":
 		obj := map[string]any{}
 		for _, name := range slices.Sorted(maps.Keys(s.Properties)) {
-			if slices.Contains(s.Required, name) || g.whole || rapid.Bool().Draw(g.T, where+"."+name+"?") {
+			if slices.Contains(s.Required, name) || g.whole || g.maybe(where+"."+name) {
 				obj[name] = g.value(s.Properties[name], where+"."+name)
 			}
 		}
-		if values := s.values(); values != nil {
+		if values := s.values(); values != nil && !g.tidy {
 			for range rapid.IntRange(0, 3).Draw(g.T, where+" size") {
 				key := rapid.SampledFrom([]string{"a", "b", "keepalive-interval", "conversation", "ü", ""}).Draw(g.T, where+" key")
 				obj[key] = g.value(values, where+"."+key)
@@ -243,7 +252,7 @@ func last(where string) string { return where[strings.LastIndexAny(where, ".")+1
 func (g *generator) text(s *schema, where string) string {
 	name := last(where)
 	low, high := deref(s.MinLength, 0), min(deref(s.MaxLength, 40), 40)
-	if list := g.known[name]; len(list) > 0 && (name == "wait" || !g.oneIn(4, where+" free")) {
+	if list := g.known[name]; len(list) > 0 && (name == "wait" || g.tidy || !g.oneIn(4, where+" free")) {
 		if v := pick(g, where, list); len(v) >= low && (s.Pattern == "" || regexp.MustCompile(s.Pattern).MatchString(v)) {
 			return v
 		}
@@ -281,7 +290,7 @@ func (g *generator) request(op *operation, choose func(ways int) int) request {
 	values := map[string]string{}
 	for _, p := range op.Parameters {
 		where := p.In + "." + p.Name
-		if p.In == "path" || p.Required || rapid.Bool().Draw(g.T, where+"?") {
+		if p.In == "path" || p.Required || g.maybe(where) {
 			values[where] = asText(g.value(p.Schema, where))
 		}
 		fields = append(fields, g.faultsOf(p.Schema, where, p.In == "query" || p.In == "header", func(v any) { values[where] = asText(v) })...)
@@ -412,7 +421,7 @@ func (g *generator) faultsOf(s *schema, where string, inText bool, set func(any)
 	}
 	if !isText {
 		for kind, v := range map[string]any{"string": mark, "number": 1.5, "boolean": true, "array": []any{mark}, "object": map[string]any{mark: 1}} {
-			if !s.is(kind) && !(kind == "number" && s.is("integer")) {
+			if !s.is(kind) && (kind != "number" || !s.is("integer")) {
 				add(v, "", false)
 			}
 		}

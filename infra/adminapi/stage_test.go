@@ -177,6 +177,12 @@ func wantProblem(t testing.TB, r reply, code Code) Problem {
 func (s *stage) session(name string) state.Owner {
 	s.t.Helper()
 	want[ChangedSession](s.t, s.ask(Operator, "POST", "/api/sessions", `{"name":"`+name+`"}`), 201)
+	return s.own(name)
+}
+
+// own gives a session an owner.
+func (s *stage) own(name string) state.Owner {
+	s.t.Helper()
 	owner, err := statetest.Take(context.Background(), s.store, name, "w-1")
 	if err != nil {
 		s.t.Fatal(err)

@@ -45,12 +45,19 @@ func TestAStolenKeyYieldsNoSecrets(t *testing.T) {
 	}
 	// What was done with it stands in the audit, under the key's name.
 	page, err := s.store.Query(t.Context(), state.OfSession("shop"), state.Query{Kind: state.KindAudit, Limit: 10})
-	if err != nil || len(page.Records) != 2 {
-		t.Fatalf("%d records of the audit, %v", len(page.Records), err)
+	if err != nil {
+		t.Fatal(err)
 	}
-	var a state.Audit
-	if err := state.Decode(page.Records[1].Value, &a); err != nil || a.By != "operator-name" || a.Role != "operator" || a.Action != "patch" {
-		t.Errorf("%+v, %v", a, err)
+	told := false
+	for _, r := range page.Records {
+		var a state.Audit
+		if err := state.Decode(r.Value, &a); err != nil {
+			t.Fatal(err)
+		}
+		told = told || a.By == "operator-name" && a.Role == "operator" && a.Action == "patch"
+	}
+	if !told {
+		t.Errorf("the audit does not tell who changed the settings: %d records", len(page.Records))
 	}
 }
 

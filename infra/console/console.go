@@ -22,11 +22,13 @@
 //	dom.js       elements, times and countdowns
 //	words.js     states, causes and problems in words
 //	explain.js   what goes on with a session, what comes next, what to do
-//	sessions.js  the table of sessions; outage.js the banner above it
+//	watch.js     what is known of all sessions and workers, kept fresh
+//	sessions.js  the table of sessions; outage.js the banner above all views
 //	session.js   one session, with facts.js, timeline.js, events.js, pairing.js,
 //	             actions.js and send.js for its parts
 //	workers.js   the fleet
-//	dialogs.js   questions; notices.js what was done and what went wrong
+//	dialogs.js   questions, create.js the one that makes a session; notices.js what was
+//	             done and what went wrong
 package console
 
 import (

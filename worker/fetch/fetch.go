@@ -114,7 +114,10 @@ func (f *Fetcher) Check(rawURL string) error {
 	return nil
 }
 
-var errHops = errors.New("it redirects again and again")
+var (
+	errHops  = errors.New("it redirects again and again")
+	errOther = errors.New("it redirects to what is not an http or https URL")
+)
 
 func (f *Fetcher) redirect(req *http.Request, via []*http.Request) error {
 	switch {
@@ -123,7 +126,7 @@ func (f *Fetcher) redirect(req *http.Request, via []*http.Request) error {
 	case len(via) > hops:
 		return errHops
 	case req.URL.Scheme != "http" && req.URL.Scheme != "https", req.URL.Hostname() == "":
-		return errors.New("it redirects to what is not an http or https URL")
+		return errOther
 	}
 	req.Header.Del("Referer")
 	return f.cfg.Allow.CheckURL(req.URL.String())
@@ -192,8 +195,10 @@ func (f *Fetcher) failed(ctx context.Context, host string, err error) error {
 	if errors.As(err, &refused) {
 		return &Error{Code: CodeRefused, Host: host, Err: refused}
 	}
-	if errors.Is(err, errHops) {
-		return &Error{Code: CodeRefused, Host: host, Err: errHops}
+	for _, final := range []error{errHops, errOther} {
+		if errors.Is(err, final) {
+			return &Error{Code: CodeRefused, Host: host, Err: final}
+		}
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = fmt.Errorf("it took longer than %s", f.cfg.Within)

@@ -69,7 +69,7 @@ wd"; filename*=UTF-8''plan%20b.pdf`)
 		{"/moved", Config{Allow: safedial.Loopback}, CodeRefused, false, ""},
 		{"/moved", Config{Allow: safedial.Loopback, Redirects: true}, "", false, "file.png"},
 		{"/inside", Config{Allow: safedial.Loopback, Redirects: true}, CodeRefused, false, ""},
-		{"/ftp", Config{Allow: safedial.Loopback, Redirects: true}, CodeUnreachable, true, ""},
+		{"/ftp", Config{Allow: safedial.Loopback, Redirects: true}, CodeRefused, false, ""},
 		{"/round", Config{Allow: safedial.Loopback, Redirects: true}, CodeRefused, false, ""},
 		{"/slow", Config{Allow: safedial.Loopback, Within: 50 * time.Millisecond}, CodeUnreachable, true, ""},
 		{"/503", Config{Allow: safedial.Loopback}, CodeUnreachable, true, ""},

@@ -77,9 +77,16 @@ func (l *Lease) current() state.Owner {
 // incarnation is empty, or this incarnation itself where it had lost its trust.
 func (l *Lease) From() state.Owner { return l.from }
 
-// Prepared is what Config.Prepare returned; nil where the session came without
-// having been prepared.
-func (l *Lease) Prepared() any { return l.prepared }
+// Prepared hands over what Config.Prepare returned, once: a lease is held for
+// months, and that may be keys. nil where the session came without having been
+// prepared.
+func (l *Lease) Prepared() any {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p := l.prepared
+	l.prepared = nil
+	return p
+}
 
 // OnLoss adds what is done first when the lease is lost: closing the connection,
 // within milliseconds and without waiting for anybody. Where it is lost already,

@@ -3,7 +3,9 @@
 (() => {
   const faults = [];
   const say = (rule, element, words = '') => {
-    const place = element ? `${element.tagName.toLowerCase()}${element.id ? `#${element.id}` : ''}${typeof element.className === 'string' && element.className ? `.${element.className.trim().replace(/\s+/g, '.')}` : ''}` : 'page';
+    const place = element
+      ? `${element.tagName.toLowerCase()}${element.id ? `#${element.id}` : ''}${typeof element.className === 'string' && element.className ? `.${element.className.trim().replace(/\s+/g, '.')}` : ''}`
+      : 'page';
     faults.push(`${rule}: ${place} ${words} ${(element?.textContent || '').trim().slice(0, 40)}`.replace(/\s+/g, ' ').trim());
   };
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
@@ -12,15 +14,26 @@
   const scope = modal || document;
 
   // What a screen reader says of an element, as far as this page goes.
-  const byIds = (ids) => (ids || '').split(/\s+/).filter(Boolean).map((id) => document.getElementById(id)?.textContent || '').join(' ').trim();
+  const byIds = (ids) =>
+    (ids || '')
+      .split(/\s+/)
+      .filter(Boolean)
+      .map((id) => document.getElementById(id)?.textContent || '')
+      .join(' ')
+      .trim();
   const spoken = (e) => {
     const copy = e.cloneNode(true);
     for (const hidden of copy.querySelectorAll('[aria-hidden=true]')) hidden.remove();
     for (const img of copy.querySelectorAll('img')) img.replaceWith(img.alt);
     return copy.textContent.trim();
   };
-  const name = (e) => e.getAttribute('aria-label')?.trim() || byIds(e.getAttribute('aria-labelledby')) ||
-    [...(e.labels || [])].map((l) => l.textContent.trim()).join(' ') || (['INPUT', 'SELECT', 'TEXTAREA'].includes(e.tagName) ? '' : spoken(e)) || e.getAttribute('title') || '';
+  const name = (e) =>
+    e.getAttribute('aria-label')?.trim() ||
+    byIds(e.getAttribute('aria-labelledby')) ||
+    [...(e.labels || [])].map((l) => l.textContent.trim()).join(' ') ||
+    (['INPUT', 'SELECT', 'TEXTAREA'].includes(e.tagName) ? '' : spoken(e)) ||
+    e.getAttribute('title') ||
+    '';
 
   if (!document.documentElement.lang) say('language', document.documentElement);
   if (!document.title.trim()) say('title');
@@ -33,7 +46,8 @@
     ids.set(e.id, e);
   }
   for (const attribute of ['aria-labelledby', 'aria-describedby', 'for']) {
-    for (const e of all(`[${attribute}]`)) for (const id of e.getAttribute(attribute).split(/\s+/)) if (!ids.has(id)) say(`${attribute} without its element`, e, id);
+    for (const e of all(`[${attribute}]`))
+      for (const id of e.getAttribute(attribute).split(/\s+/)) if (!ids.has(id)) say(`${attribute} without its element`, e, id);
   }
 
   const operable = all('a[href], button, input, select, textarea, summary, [tabindex]', scope).filter(seen);
@@ -41,13 +55,17 @@
     if (e.tabIndex > 0) say('tabindex above 0', e);
     if (e.tabIndex >= 0 && !name(e) && e.tagName !== 'MAIN') say('no name', e);
     if (e.closest('[aria-hidden=true]') && e.tabIndex >= 0) say('focus inside of what is hidden', e);
-    if (['INPUT', 'SELECT', 'TEXTAREA'].includes(e.tagName) && !(e.labels?.length || e.getAttribute('aria-label'))) say('no label', e);
+    if (['INPUT', 'SELECT', 'TEXTAREA'].includes(e.tagName) && !(e.labels?.length || e.getAttribute('aria-label')))
+      say('no label', e);
   }
   for (const e of all('a[href] button, button a[href], button button')) say('one control in the other', e);
   for (const e of all('img')) if (!e.hasAttribute('alt')) say('no alt', e);
   for (const e of all('svg')) if (e.getAttribute('aria-hidden') !== 'true' && !name(e)) say('picture without a name', e);
-  for (const e of all('[role=img], [role=group], [role=region], dialog, section, nav, meter')) if (seen(e) && !(e.getAttribute('aria-label') || byIds(e.getAttribute('aria-labelledby')))) say('part without a name', e);
-  const parts = all('nav, section[aria-labelledby], section[aria-label], [role=region]').filter(seen).map((e) => e.getAttribute('aria-label') || byIds(e.getAttribute('aria-labelledby')));
+  for (const e of all('[role=img], [role=group], [role=region], dialog, section, nav, meter'))
+    if (seen(e) && !(e.getAttribute('aria-label') || byIds(e.getAttribute('aria-labelledby')))) say('part without a name', e);
+  const parts = all('nav, section[aria-labelledby], section[aria-label], [role=region]')
+    .filter(seen)
+    .map((e) => e.getAttribute('aria-label') || byIds(e.getAttribute('aria-labelledby')));
   for (const n of parts) if (parts.indexOf(n) !== parts.lastIndexOf(n)) say('two parts of one name', null, n);
 
   let level = 0;
@@ -67,10 +85,18 @@
       if (cells.length === 1 && cells[0].colSpan === columns.length) continue;
       if (cells.length !== columns.length) say('row with other cells than the head', row);
       cells.forEach((c, i) => seen(c) !== seen(columns[i]) && say('cell is shown and its head is not, or the other way', c));
-      cells.forEach((c) => seen(c) && !c.textContent.trim() && !c.querySelector('[aria-label], img[alt]') && c.children.length === 0 && say('empty cell', c));
+      cells.forEach(
+        (c) =>
+          seen(c) &&
+          !c.textContent.trim() &&
+          !c.querySelector('[aria-label], img[alt]') &&
+          c.children.length === 0 &&
+          say('empty cell', c),
+      );
     }
   }
-  for (const list of all('ul, ol')) for (const child of list.children) if (child.tagName !== 'LI') say('list with something else', child);
+  for (const list of all('ul, ol'))
+    for (const child of list.children) if (child.tagName !== 'LI') say('list with something else', child);
   for (const e of all('[aria-live], [role=status], [role=log]')) if (e.querySelector('time')) say('a clock in a live region', e);
 
   // Contrast of all text with what is behind it.
@@ -125,11 +151,14 @@
   const root = document.scrollingElement;
   const width = Math.min(window.innerWidth, root.clientWidth);
   if (root.scrollWidth > width + 1) {
-    const wide = all('body *').filter((e) => seen(e) && !e.closest('.unseen') && e.getBoundingClientRect().right > width + 1).at(-1);
+    const wide = all('body *')
+      .filter((e) => seen(e) && !e.closest('.unseen') && e.getBoundingClientRect().right > width + 1)
+      .at(-1);
     say('wider than the screen', wide, `${root.scrollWidth} > ${width}`);
   }
   for (const e of all('.card, .box, .banner, dialog, #header, td, th', scope)) {
-    if (seen(e) && !e.closest('.unseen') && !e.querySelector('.unseen') && e.scrollWidth > e.clientWidth + 1) say('something sticks out', e, `${e.scrollWidth} > ${e.clientWidth}`);
+    if (seen(e) && !e.closest('.unseen') && !e.querySelector('.unseen') && e.scrollWidth > e.clientWidth + 1)
+      say('something sticks out', e, `${e.scrollWidth} > ${e.clientWidth}`);
   }
   for (const e of all('main table').filter(seen)) {
     if (e.getBoundingClientRect().right > e.parentElement.getBoundingClientRect().right + 1) say('table wider than its place', e);

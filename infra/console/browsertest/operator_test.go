@@ -10,9 +10,6 @@ const (
 	contact = "491700000002"
 )
 
-// quick makes what takes minutes with people take seconds.
-var quick = []string{"HOLDFAST_BACKOFF=3s,6s,8s", "HOLDFAST_NETWORK_DELAY=6s,8s"}
-
 // TestOperatorsDay is what the console is for, from the first sign-in on: pair by
 // the QR on the screen, send, lose the line, see it recover, disconnect, pair again.
 func TestOperatorsDay(t *testing.T) {

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -166,18 +167,20 @@ func (p *program) stop() {
 // The keys of the tests, by role.
 var keys = map[string]string{"viewer": "viewer-key-of-the-test", "operator": "operator-key-of-the-test", "admin": "admin-key-of-the-test"}
 
-// stage is a worker with its console, beside a simulated service.
+// stage is holdfast with its console, beside a simulated service.
 type stage struct {
 	t       *testing.T
-	url     string // of the worker
+	url     string // of holdfast
 	control string // of the simulated service
-	worker  *program
+	program *program
+	env     []string
 }
 
-// newStage starts both. Env is added to the worker's.
+// newStage starts holdfast dev and the service. Env is added to its settings.
 func newStage(t *testing.T, env ...string) *stage {
 	t.Helper()
 	needBrowser(t)
+	t.Parallel()
 	sim := startProgram(t, nil, "sim")
 	var told struct{ URL, ControlURL, RootKey string }
 	select {
@@ -185,7 +188,7 @@ func newStage(t *testing.T, env ...string) *stage {
 		if err := json.Unmarshal([]byte(line), &told); err != nil {
 			t.Fatalf("holdfast sim said %q: %v", line, err)
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(within):
 		t.Fatal("holdfast sim says nothing")
 	}
 	listen := freeAddress(t)
@@ -194,14 +197,27 @@ func newStage(t *testing.T, env ...string) *stage {
 		sum := sha256.Sum256([]byte(key))
 		list = append(list, role+":"+role+":"+hex.EncodeToString(sum[:]))
 	}
-	s := &stage{t: t, url: "http://" + listen, control: strings.TrimSuffix(told.ControlURL, "/")}
-	s.worker = startProgram(t, append([]string{"HOLDFAST_DATA_DIR=" + t.TempDir(), "HOLDFAST_LISTEN=" + listen, "HOLDFAST_WHATSAPP_URL=" + told.URL,
-		"HOLDFAST_WHATSAPP_ROOT_KEY=" + told.RootKey, "HOLDFAST_API_KEYS=" + strings.Join(list, ",")}, env...), "dev")
-	s.until("the worker answers", func() bool {
+	s := &stage{t: t, url: "http://" + listen, control: strings.TrimSuffix(told.ControlURL, "/"),
+		env: []string{"HOLDFAST_DATA_DIR=" + t.TempDir(), "HOLDFAST_LISTEN=" + listen, "HOLDFAST_API_KEYS=" + strings.Join(list, ",")}}
+	s.program = startProgram(t, slices.Concat(s.env, []string{"HOLDFAST_WHATSAPP_URL=" + told.URL, "HOLDFAST_WHATSAPP_ROOT_KEY=" + told.RootKey}, env), "dev")
+	s.answers()
+	return s
+}
+
+// admin ends holdfast dev and starts holdfast admin in its place: no worker is left.
+func (s *stage) admin() {
+	s.t.Helper()
+	s.program.stop()
+	s.program = startProgram(s.t, s.env, "admin")
+	s.answers()
+}
+
+func (s *stage) answers() {
+	s.t.Helper()
+	s.until("holdfast answers", func() bool {
 		status, _ := s.try("GET", "/api/sessions/default", nil)
 		return status == http.StatusOK
 	})
-	return s
 }
 
 func freeAddress(t *testing.T) string {

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"strings"
 	"testing"
 
@@ -110,11 +108,6 @@ func TestLoggedOutAndBack(t *testing.T) {
 	if strings.Contains(p.text(".actions"), "Delete") {
 		t.Error("an operator sees Delete")
 	}
-	// The same where the page does not know of the cooldown yet: the API says no.
-	status, b := s.request(s.url+"/api/sessions/default/repair", "POST", map[string]any{})
-	if status != http.StatusConflict || !strings.Contains(string(b), "retryAfter") {
-		t.Fatalf("the API answers a repair with %d: %s", status, b)
-	}
 	p.press("Restore …")
 	p.untilText("dialog", "logged_out")
 	p.shot("restore")
@@ -131,6 +124,40 @@ func TestLoggedOutAndBack(t *testing.T) {
 	p.pressIn("dialog", "Repair without waiting")
 	p.scan(s, phone)
 	p.untilText(".state", "online")
+}
+
+// TestTheAPIRefusesARepair hides the cooldown from the page, as if it had just begun:
+// the refusal of the API says how long it lasts.
+func TestTheAPIRefusesARepair(t *testing.T) {
+	s := newStage(t)
+	s.pair("default", phone)
+	s.sim("POST", "/faults", map[string]any{"kind": "device_removed", "now": true, "device": phone})
+	s.until("it is logged out", func() bool { return s.state("default") == "conflict" })
+	front := s.front(func(w http.ResponseWriter, r *http.Request, through http.Handler) {
+		if r.Method != http.MethodGet || !strings.HasPrefix(r.URL.Path, "/api/sessions") || strings.Contains(r.Header.Get("Accept"), "text/event-stream") {
+			through.ServeHTTP(w, r)
+			return
+		}
+		answer := httptest.NewRecorder()
+		through.ServeHTTP(answer, r)
+		w.Header().Set("Content-Type", answer.Header().Get("Content-Type"))
+		w.WriteHeader(answer.Code)
+		fmt.Fprint(w, strings.ReplaceAll(answer.Body.String(), `"cooldownUntil"`, `"unknown"`))
+	})
+	p := newTab(t, front, 1280, 900)
+	p.signIn("operator")
+	p.press("default")
+	p.untilText(".state", "conflict")
+	p.press("Repair …")
+	p.untilText("dialog", "A fresh code is shown")
+	p.pressIn("dialog", "Clear and show a code")
+	p.untilText("dialog", "is cooling down")
+	p.untilText("dialog", "It can pair again in 4:")
+	p.pressIn("dialog", "Close")
+	p.until("the dialog is closed", `!document.querySelector('dialog')`)
+	if got := p.focused(); got != "Repair …" {
+		t.Errorf("the focus is on %q", got)
+	}
 }
 
 // TestPairByNumberAndDelete pairs with the code that is typed on the phone.
@@ -163,114 +190,6 @@ func TestPairByNumberAndDelete(t *testing.T) {
 	p.untilText("table", "default")
 	if status, _ := s.try("GET", "/api/sessions/by-number", nil); status != http.StatusNotFound {
 		t.Errorf("the deleted session is still there: %d", status)
-	}
-}
-
-// TestAnOutageIsOneOutage breaks the line of many sessions at once.
-func TestAnOutageIsOneOutage(t *testing.T) {
-	s := newStage(t)
-	for i := range 5 {
-		name := fmt.Sprintf("shop-%d", i)
-		s.api("POST", "/api/sessions", map[string]any{"name": name})
-		s.pair(name, fmt.Sprint(491700000010+i))
-	}
-	s.api("POST", "/api/sessions", map[string]any{"name": "resting", "wanted": "stopped"})
-	p := newTab(t, s.url, 1280, 900)
-	p.signIn("operator")
-	p.untilText(".chips", "online")
-	s.sim("POST", "/faults", map[string]any{"kind": "unreachable"})
-	p.untilText("#outage", "Outage:")
-	p.untilText("#outage", "sessions fail at once")
-	p.until("it is said", `document.querySelector('#said').textContent.includes('Outage:')`)
-	p.check("outage")
-	p.press("shop-0")
-	p.untilText(".state", "reconnecting")
-	p.untilText("#outage", "Outage:")
-	p.press("← All sessions")
-	s.sim("DELETE", "/faults", nil)
-	p.until("all are back", `[...document.querySelectorAll('tbody tr')].filter((r) => r.innerText.includes('online')).length === 5`)
-	p.until("the banner is gone", `!document.querySelector('#outage').innerText.trim()`)
-
-	// The filter stands in the address.
-	p.fill("Name, number or worker", "shop-3")
-	p.until("one is left", `document.querySelectorAll('tbody tr').length === 1`)
-	p.untilText("#count", "1 of 7 sessions")
-	eval[bool](p, `(location.reload(), true)`)
-	p.untilText("#count", "1 of 7 sessions")
-	p.press("Sessions")
-	p.untilText("#count", "7 sessions")
-	p.press("stopped 1")
-	p.untilText("#count", "1 of 7 sessions")
-}
-
-// TestTheWorkerComesAndGoes drains the worker and restarts the program under the
-// open page.
-func TestTheWorkerComesAndGoes(t *testing.T) {
-	s := newStage(t)
-	p := newTab(t, s.url, 1280, 900)
-	p.signIn("admin")
-	p.untilText("table", "default")
-	s.worker.stop()
-	p.untilText("#outage", "Holdfast does not answer")
-	p.shot("unreachable")
-	s.worker.start()
-	p.until("the banner is gone", `!document.querySelector('#outage').innerText.trim()`)
-	p.press("Workers")
-	p.untilText("table", "alive")
-	drain := `[...document.querySelectorAll('[data-worker]')].at(-1)`
-	p.until("there is one to drain", drain)
-	p.press("Drain … worker " + eval[string](p, drain+`.dataset.worker`))
-	p.pressIn("dialog", "Drain")
-	p.untilText("table", "drain")
-	p.shot("draining")
-	p.until("it can be taken back", drain+`?.innerText.startsWith('Take back')`)
-	p.press("Take back worker " + eval[string](p, drain+`.dataset.worker`))
-	p.pressIn("dialog", "Take back")
-	p.until("it is taken back", drain+`?.innerText.startsWith('Drain')`)
-}
-
-// TestWithoutStreams puts something before the API that does not let streams
-// through, as a Lambda does not: the page asks now and then.
-func TestWithoutStreams(t *testing.T) {
-	for name, refuse := range map[string]func(http.ResponseWriter){
-		"refused": func(w http.ResponseWriter) {
-			w.Header().Set("Content-Type", "application/problem+json")
-			w.WriteHeader(http.StatusNotAcceptable)
-			fmt.Fprint(w, `{"status":406,"code":"streaming_not_here","title":"Events are not streamed here"}`)
-		},
-		"answered as JSON": func(w http.ResponseWriter) {
-			w.Header().Set("Content-Type", "application/json")
-			fmt.Fprint(w, `{"events":[]}`)
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			s := newStage(t)
-			to, err := url.Parse(s.url)
-			if err != nil {
-				t.Fatal(err)
-			}
-			through := httputil.NewSingleHostReverseProxy(to)
-			front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				if strings.Contains(r.Header.Get("Accept"), "text/event-stream") {
-					refuse(w)
-					return
-				}
-				through.ServeHTTP(w, r)
-			}))
-			t.Cleanup(front.Close)
-			p := newTab(t, front.URL, 1280, 900)
-			p.signIn("operator")
-			p.untilText("#line", "polling")
-			p.press("default")
-			p.untilText("#line", "polling")
-			p.scan(s, phone)
-			p.untilText(".state", "online")
-			p.untilText(".events", "session.paired")
-			p.press("← All sessions")
-			p.untilText("table", "online")
-			s.sim("POST", "/devices/"+phone+"/drop", map[string]any{"how": "close"})
-			p.untilText("table", "connection_lost")
-		})
 	}
 }
 

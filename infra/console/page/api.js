@@ -47,8 +47,14 @@ export async function open(path, { method = 'GET', query = {}, body, accept = 'a
   let answer;
   try {
     answer = await fetch(url, {
-      method, headers: send, signal, body: body === undefined ? undefined : JSON.stringify(body),
-      cache: 'no-store', credentials: 'omit', redirect: 'error', referrerPolicy: 'no-referrer',
+      method,
+      headers: send,
+      signal,
+      body: body === undefined ? undefined : JSON.stringify(body),
+      cache: 'no-store',
+      credentials: 'omit',
+      redirect: 'error',
+      referrerPolicy: 'no-referrer',
     });
   } catch (err) {
     if (signal?.aborted) throw signal.reason instanceof Problem ? signal.reason : err;
@@ -70,7 +76,9 @@ async function refusal(answer) {
     // A proxy's page: the status has to do.
   }
   const problem = new Problem({
-    status: answer.status, code: told.code || `http_${answer.status}`, detail: told.detail || '',
+    status: answer.status,
+    code: told.code || `http_${answer.status}`,
+    detail: told.detail || '',
     title: told.title || `The answer is HTTP ${answer.status}`,
     retryAfter: told.retryAfter || Number(answer.headers.get('Retry-After')) || 0,
   });
@@ -80,7 +88,19 @@ async function refusal(answer) {
 
 // ask sends a request and returns its JSON. Wait, in seconds, is how long the
 // server may hold the answer back.
-export async function ask(path, { wait = 0, ...options } = {}) {
+export async function ask(path, options = {}) {
+  for (let tries = 1; ; tries++) {
+    try {
+      return await askOnce(path, options);
+    } catch (err) {
+      // What asks too often is asked again when the server says so: reads alone.
+      if (err.status !== 429 || (options.method || 'GET') !== 'GET' || tries > 3) throw err;
+      await pause(Math.min(Math.max(err.retryAfter, 1), 10) * 1000 * (1 + Math.random()), options.signal);
+    }
+  }
+}
+
+async function askOnce(path, { wait = 0, ...options }) {
   const late = new AbortController();
   const timer = setTimeout(() => late.abort(unreachable('There was no answer in time.')), answerWithin + wait * 1000);
   const signal = options.signal ? AbortSignal.any([options.signal, late.signal]) : late.signal;

@@ -21,14 +21,28 @@ export function dialog({ title, body = [], submit, danger = false, typed = '', a
     let outcome;
     let busy = false;
     const trouble = h('div', {});
-    const word = typed && h('input', { id: `${id}-word`, type: 'text', autocomplete: 'off', autocapitalize: 'none', spellcheck: 'false',
-      'aria-describedby': `${id}-hint`, on: { input: () => word.removeAttribute('aria-invalid') } });
+    const word =
+      typed &&
+      h('input', {
+        id: `${id}-word`,
+        type: 'text',
+        autocomplete: 'off',
+        autocapitalize: 'none',
+        spellcheck: 'false',
+        'aria-describedby': `${id}-hint`,
+        on: { input: () => word.removeAttribute('aria-invalid') },
+      });
     const hint = typed && h('p', { id: `${id}-hint`, class: 'hint' }, 'Exactly as it is written here: ', h('code', {}, typed));
     const ok = submit && h('button', { type: 'submit', class: danger ? 'danger' : 'primary' }, submit);
     const cancel = h('button', { type: 'button', on: { click: () => box.close() } }, submit ? 'Cancel' : 'Close');
-    const form = h('form', { on: { submit: send } }, body,
+    const form = h(
+      'form',
+      { on: { submit: send } },
+      body,
       typed && h('div', { class: 'field' }, h('label', { for: `${id}-word` }, 'Type the name to confirm'), word, hint),
-      trouble, h('div', { class: 'buttons' }, cancel, ok));
+      trouble,
+      h('div', { class: 'buttons' }, cancel, ok),
+    );
     const box = h('dialog', { 'aria-labelledby': id, class: danger ? 'grave' : null }, h('h2', { id }, title), form);
 
     async function send(event) {

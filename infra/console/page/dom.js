@@ -74,14 +74,21 @@ export function icon(name) {
 export const badge = (tone, shape, word) => h('span', { class: `badge ${tone}` }, icon(shape), word);
 
 // dash stands where there is nothing; a screen reader is told the word.
-export const dash = (word = 'none') => h('span', { class: 'muted' }, h('span', { 'aria-hidden': 'true' }, '–'), h('span', { class: 'unseen' }, word));
+export const dash = (word = 'none') =>
+  h('span', { class: 'muted' }, h('span', { 'aria-hidden': 'true' }, '–'), h('span', { class: 'unseen' }, word));
 
 // isTime says whether the API gives a time: the zero one is none.
 export const isTime = (iso) => Boolean(iso) && !iso.startsWith('0001-');
 
 const absolute = new Intl.DateTimeFormat(undefined, { dateStyle: 'medium', timeStyle: 'long' });
 const short = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit', second: '2-digit' });
-const dated = new Intl.DateTimeFormat(undefined, { month: 'short', day: 'numeric', hour: '2-digit', minute: '2-digit', second: '2-digit' });
+const dated = new Intl.DateTimeFormat(undefined, {
+  month: 'short',
+  day: 'numeric',
+  hour: '2-digit',
+  minute: '2-digit',
+  second: '2-digit',
+});
 
 export const fullTime = (iso) => absolute.format(new Date(iso));
 

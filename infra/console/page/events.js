@@ -20,7 +20,9 @@ export function words(e) {
   if (d.problem && !d.status && !d.verb) return d.problem;
   switch (e.type) {
     case 'session.state':
-      return [`${d.previous || 'new'} → ${d.state}`, d.cause && ` for ${d.cause}`, d.attempt > 0 && `, attempt ${d.attempt}`].filter(Boolean).join('');
+      return [`${d.previous || 'new'} → ${d.state}`, d.cause && ` for ${d.cause}`, d.attempt > 0 && `, attempt ${d.attempt}`]
+        .filter(Boolean)
+        .join('');
     case 'session.health':
       return `${d.health}${d.why ? `: ${d.why}` : ''}`;
     case 'session.qr':
@@ -37,7 +39,11 @@ export function words(e) {
       return 'messages had been held back: the connection had stalled';
     case 'message.received': {
       if (e.trimmed && !d.text && !d.type) return 'delivered; its content is not kept';
-      const what = d.text ? cut(d.text) : d.reaction ? `reacted ${d.reaction.emoji}` : `(${d.media?.kind || d.type || 'message'})`;
+      const what = d.text
+        ? cut(d.text)
+        : d.reaction
+          ? `reacted ${d.reaction.emoji}`
+          : `(${d.media?.kind || d.type || 'message'})`;
       return `${d.fromMe ? 'from this account' : `from ${by(d)}`}${d.isGroup ? ' in a group' : ''}: ${what}`;
     }
     case 'message.status':
@@ -61,13 +67,39 @@ export function eventLog(name, { each, told, ended }) {
   const held = [];
   let paused = false;
   const button = h('button', { type: 'button', class: 'quiet', 'aria-pressed': 'false', on: { click: toggle } }, 'Pause');
-  const kind = h('select', { id: 'e-kind', on: { change: choose } }, ['all', 'session', 'message', 'command'].map((k) => h('option', { value: k }, k === 'all' ? 'all' : `${k}s`)));
-  const element = h('section', { class: 'card', 'aria-labelledby': 'events-title' },
-    h('div', { class: 'cardhead' }, h('h2', { id: 'events-title' }, 'Live events'), state, h('label', { for: 'e-kind', class: 'unseen' }, 'Kind of events'), kind, button), list);
+  const kind = h(
+    'select',
+    { id: 'e-kind', on: { change: choose } },
+    ['all', 'session', 'message', 'command'].map((k) => h('option', { value: k }, k === 'all' ? 'all' : `${k}s`)),
+  );
+  const element = h(
+    'section',
+    { class: 'card', 'aria-labelledby': 'events-title' },
+    h(
+      'div',
+      { class: 'cardhead' },
+      h('h2', { id: 'events-title' }, 'Live events'),
+      state,
+      h('label', { for: 'e-kind', class: 'unseen' }, 'Kind of events'),
+      kind,
+      button,
+    ),
+    list,
+  );
 
   const suits = (e) => kind.value === 'all' || e.type.startsWith(`${kind.value}.`);
-  const line = (e) => h('li', { class: e.type === 'message.undecryptable' || e.type === 'fleet.outage' ? 'bad-line' : null, 'data-type': e.type, hidden: !suits(e) },
-    time(e.time, 'clock'), h('code', {}, e.type), h('span', { class: 'text', dir: 'auto' }, words(e)));
+  const line = (e) =>
+    h(
+      'li',
+      {
+        class: e.type === 'message.undecryptable' || e.type === 'fleet.outage' ? 'bad-line' : null,
+        'data-type': e.type,
+        hidden: !suits(e),
+      },
+      time(e.time, 'clock'),
+      h('code', {}, e.type),
+      h('span', { class: 'text', dir: 'auto' }, words(e)),
+    );
 
   function choose() {
     for (const item of list.children) item.hidden = kind.value !== 'all' && !item.dataset.type?.startsWith(`${kind.value}.`);
@@ -106,7 +138,9 @@ export function eventLog(name, { each, told, ended }) {
       fill(list, h('li', { class: 'none' }, `The history cannot be read: ${problemTitle(err)}.`));
     }
     stop = follow({
-      path: sessionPath(name, '/events'), after, ended,
+      path: sessionPath(name, '/events'),
+      after,
+      ended,
       told: (how) => {
         state.textContent = { live: 'live', polling: 'asked for every 4 s', lost: 'connecting …' }[how];
         told(how);
@@ -118,5 +152,11 @@ export function eventLog(name, { each, told, ended }) {
     });
     if (all.signal.aborted) stop();
   })();
-  return { element, stop: () => { all.abort(); stop(); } };
+  return {
+    element,
+    stop: () => {
+      all.abort();
+      stop();
+    },
+  };
 }

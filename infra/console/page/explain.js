@@ -19,8 +19,14 @@ export function goingOn(s) {
   if (s.attempt > 0 && s.state !== 'online') lines.push([`This is attempt ${s.attempt} in a row.`]);
   if (s.failuresInARow > 0) lines.push([`${plural(s.failuresInARow, 'check')} of the connection failed in a row.`]);
   if (s.undecryptable > 0) lines.push([`${plural(s.undecryptable, 'message')} of the last 10 minutes could not be decrypted.`]);
-  if (s.phoneAbsent) lines.push(['The phone was last seen ', time(s.phoneLastSeen), '. WhatsApp unlinks a device whose phone is away for 14 days: switch it on.']);
-  if (s.unreadable?.length) lines.push([`These records of it cannot be opened: ${s.unreadable.join(', ')}. Is the master key the right one?`]);
+  if (s.phoneAbsent)
+    lines.push([
+      'The phone was last seen ',
+      time(s.phoneLastSeen),
+      '. WhatsApp unlinks a device whose phone is away for 14 days: switch it on.',
+    ]);
+  if (s.unreadable?.length)
+    lines.push([`These records of it cannot be opened: ${s.unreadable.join(', ')}. Is the master key the right one?`]);
   return lines;
 }
 
@@ -51,7 +57,11 @@ export function next(s, workers) {
     case 'error':
     case 'failed':
       if (!lines.length || !ahead(s.nextAttemptAt)) {
-        lines.push([s.paired ? 'Nothing more by itself. Start tries again with the same credentials.' : 'Nothing more by itself. Repair shows a code to scan.']);
+        lines.push([
+          s.paired
+            ? 'Nothing more by itself. Start tries again with the same credentials.'
+            : 'Nothing more by itself. Repair shows a code to scan.',
+        ]);
       }
       break;
     default:
@@ -67,7 +77,8 @@ function passes(s, workers) {
   const taking = alive.filter((w) => !w.draining && !w.drainWanted && (!w.capacity || w.sessions < w.capacity));
   if (alive.length === 0) return [['Nothing until a worker runs: none is alive. Start one.']];
   if (taking.length === 0) return [[`Nothing until a worker has room: none of the ${alive.length} that are alive takes more.`]];
-  if (s.ownerIs === 'stale') return [[`${standings.stale.means} Then one of ${plural(taking.length, 'worker')} takes the session, within seconds.`]];
+  if (s.ownerIs === 'stale')
+    return [[`${standings.stale.means} Then one of ${plural(taking.length, 'worker')} takes the session, within seconds.`]];
   return [[`One of ${plural(taking.length, 'worker')} takes it within seconds.`]];
 }
 

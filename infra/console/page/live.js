@@ -23,7 +23,7 @@ export function follow({ path, after = 0, each, told = () => {}, poll, ended = (
   };
 
   async function run() {
-    for (let failures = 0; !all.signal.aborted; ) {
+    for (let failures = 0; !all.signal.aborted;) {
       await inSight(all.signal);
       try {
         const streamed = await stream(all.signal, path, last, {
@@ -95,7 +95,11 @@ async function stream(outer, path, last, { began, each }) {
   };
   document.addEventListener('visibilitychange', look);
   try {
-    const answer = await open(path, { accept: 'text/event-stream', headers: last ? { 'Last-Event-ID': last } : {}, signal: mine.signal });
+    const answer = await open(path, {
+      accept: 'text/event-stream',
+      headers: last ? { 'Last-Event-ID': last } : {},
+      signal: mine.signal,
+    });
     if (!answer.body || !(answer.headers.get('Content-Type') || '').startsWith('text/event-stream')) {
       await answer.body?.cancel();
       return false;

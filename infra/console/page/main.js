@@ -28,7 +28,9 @@ const drawLine = once();
 function changed() {
   drawBanner();
   const [tone, shape, word] = lines[view?.line() || 'lost'];
-  drawLine(word, () => fill($('line'), h('span', { class: `word ${tone}`, title: 'How changes reach this page' }, icon(shape), word)));
+  drawLine(word, () =>
+    fill($('line'), h('span', { class: `word ${tone}`, title: 'How changes reach this page' }, icon(shape), word)),
+  );
 }
 
 // route reads the address: #/, #/sessions/NAME, #/workers, with a filter behind ?.
@@ -99,29 +101,70 @@ function leave(problem) {
 
 function signIn(problem) {
   document.title = 'Sign in · Holdfast';
-  const field = h('input', { id: 'key', type: 'password', autocomplete: 'off', autocapitalize: 'none', spellcheck: 'false', required: true, maxlength: 512, 'aria-describedby': 'key-hint' });
+  const field = h('input', {
+    id: 'key',
+    type: 'password',
+    autocomplete: 'off',
+    autocapitalize: 'none',
+    spellcheck: 'false',
+    required: true,
+    maxlength: 512,
+    'aria-describedby': 'key-hint',
+  });
   const trouble = h('div', {}, problem && problemBox('Signed out', problem));
   const button = h('button', { type: 'submit', class: 'primary' }, 'Sign in');
   let busy = false;
-  const form = h('form', { on: { submit: async (event) => {
-    event.preventDefault();
-    if (busy) return;
-    busy = true;
-    fill(trouble);
-    useKey(field.value.trim());
-    try {
-      const who = await ask('me');
-      enter(who);
-    } catch (err) {
-      useKey('');
-      fill(trouble, problemBox('Not signed in', err));
-      field.focus();
-    } finally {
-      busy = false;
-    }
-  } } }, h('div', { class: 'field' }, h('label', { for: 'key' }, 'API key'), field,
-    h('p', { class: 'hint', id: 'key-hint' }, 'It is kept in this tab alone and forgotten when the tab is closed. With ', h('code', {}, 'holdfast dev'), ' it stands in ', h('code', {}, 'data/api.key'), '.')), trouble, button);
-  fill(main, h('div', { class: 'card signin' }, h('h1', { tabindex: '-1' }, 'Holdfast'), h('p', { class: 'muted' }, 'Sessions of WhatsApp: what they are at, and what they should be.'), form));
+  const form = h(
+    'form',
+    {
+      on: {
+        submit: async (event) => {
+          event.preventDefault();
+          if (busy) return;
+          busy = true;
+          fill(trouble);
+          useKey(field.value.trim());
+          try {
+            const who = await ask('me');
+            enter(who);
+          } catch (err) {
+            useKey('');
+            fill(trouble, problemBox('Not signed in', err));
+            field.focus();
+          } finally {
+            busy = false;
+          }
+        },
+      },
+    },
+    h(
+      'div',
+      { class: 'field' },
+      h('label', { for: 'key' }, 'API key'),
+      field,
+      h(
+        'p',
+        { class: 'hint', id: 'key-hint' },
+        'It is kept in this tab alone and forgotten when the tab is closed. With ',
+        h('code', {}, 'holdfast dev'),
+        ' it stands in ',
+        h('code', {}, 'data/api.key'),
+        '.',
+      ),
+    ),
+    trouble,
+    button,
+  );
+  fill(
+    main,
+    h(
+      'div',
+      { class: 'card signin' },
+      h('h1', { tabindex: '-1' }, 'Holdfast'),
+      h('p', { class: 'muted' }, 'Sessions of WhatsApp: what they are at, and what they should be.'),
+      form,
+    ),
+  );
   field.focus();
 }
 
@@ -137,7 +180,11 @@ if (signedIn()) {
   ask('me').then(enter, (err) => {
     if (err.status === 401) leave(err);
     else {
-      fill(main, problemBox('The console cannot begin', err), h('div', { class: 'buttons' }, h('button', { type: 'button', on: { click: () => location.reload() } }, 'Try again')));
+      fill(
+        main,
+        problemBox('The console cannot begin', err),
+        h('div', { class: 'buttons' }, h('button', { type: 'button', on: { click: () => location.reload() } }, 'Try again')),
+      );
     }
   });
 } else signIn();

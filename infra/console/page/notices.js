@@ -14,19 +14,26 @@ let speaking = 0;
 export function say(text) {
   waiting = [...waiting.filter((t) => t !== text), text].slice(-3);
   if (speaking) return;
-  speaking = setTimeout(() => {
-    speaking = 0;
-    said.textContent = waiting.join(' ');
-    waiting = [];
-  }, said.textContent ? 3000 : 150);
+  speaking = setTimeout(
+    () => {
+      speaking = 0;
+      said.textContent = waiting.join(' ');
+      waiting = [];
+    },
+    said.textContent ? 3000 : 150,
+  );
 }
 
 // notice shows a line that goes away by itself, unless it is a fault. The func
 // that it returns replaces it.
 export function notice(text, { tone = 'ok', detail = [] } = {}) {
   const words = h('div', { class: 'words' });
-  const box = h('div', { class: `notice ${tone}` }, words,
-    h('button', { type: 'button', class: 'quiet', 'aria-label': 'Dismiss this notice', on: { click: () => close() } }, '×'));
+  const box = h(
+    'div',
+    { class: `notice ${tone}` },
+    words,
+    h('button', { type: 'button', class: 'quiet', 'aria-label': 'Dismiss this notice', on: { click: () => close() } }, '×'),
+  );
   let timer;
   const close = () => {
     clearTimeout(timer);
@@ -42,7 +49,14 @@ export function notice(text, { tone = 'ok', detail = [] } = {}) {
       box.removeAttribute('role');
       say(line);
     }
-    fill(words, h('p', {}, line), ...[].concat(d).filter(Boolean).map((x) => h('p', { class: 'muted' }, x)));
+    fill(
+      words,
+      h('p', {}, line),
+      ...[]
+        .concat(d)
+        .filter(Boolean)
+        .map((x) => h('p', { class: 'muted' }, x)),
+    );
     if (!box.isConnected) region.append(box);
     while (region.children.length > 4) region.firstChild.remove();
     if (t === 'ok') timer = setTimeout(close, 8000);
@@ -75,6 +89,10 @@ export function fault(what, err) {
 
 // problemBox is the same, to stand in the page.
 export function problemBox(what, err) {
-  return h('div', { class: 'box bad', role: 'alert' }, h('p', {}, h('strong', {}, `${what}: ${problemTitle(err)}.`)),
-    problemLines(err).map((line) => h('p', {}, line)));
+  return h(
+    'div',
+    { class: 'box bad', role: 'alert' },
+    h('p', {}, h('strong', {}, `${what}: ${problemTitle(err)}.`)),
+    problemLines(err).map((line) => h('p', {}, line)),
+  );
 }

@@ -25,7 +25,11 @@ export function outage(sessions, alarms) {
   const alarm = alarms.findLast((e) => failing.has(e.data?.cause) && now() - Date.parse(e.time) < recent);
   const many = wanted.length >= 3 && total >= Math.min(5, wanted.length) && total >= 0.3 * wanted.length;
   if (!many && !alarm) return null;
-  const since = hit.map((s) => s.since).filter(Boolean).sort()[0] || alarm?.time;
+  const since =
+    hit
+      .map((s) => s.since)
+      .filter(Boolean)
+      .sort()[0] || alarm?.time;
   return { cause, failing: total, wanted: wanted.length, since, said: alarm?.data?.outage || '' };
 }
 
@@ -42,9 +46,24 @@ export function banner(place, watch) {
         shown = '';
         return;
       }
-      fill(place, h('section', { class: `banner ${found.tone}`, 'aria-label': 'What is wrong with all of it' }, icon('alert'),
-        h('div', {}, h('p', {}, h('strong', {}, found.title), found.since ? [' Since ', time(found.since, 'clock'), '.'] : []),
-          h('p', {}, found.nodes.map((line) => [line, ' '])))));
+      fill(
+        place,
+        h(
+          'section',
+          { class: `banner ${found.tone}`, 'aria-label': 'What is wrong with all of it' },
+          icon('alert'),
+          h(
+            'div',
+            {},
+            h('p', {}, h('strong', {}, found.title), found.since ? [' Since ', time(found.since, 'clock'), '.'] : []),
+            h(
+              'p',
+              {},
+              found.nodes.map((line) => [line, ' ']),
+            ),
+          ),
+        ),
+      );
       if (shown !== found.key) say(found.title);
       shown = found.key;
     });
@@ -54,22 +73,46 @@ export function banner(place, watch) {
 function what(watch) {
   if (watch.problem && watch.problem.status !== 401) {
     const nodes = problemLines(watch.problem);
-    return { key: watch.problem.code, tone: 'bad', title: `${problemTitle(watch.problem)}.`, nodes: [...nodes, 'What is shown may be out of date.'],
-      lines: watch.problem.detail };
+    return {
+      key: watch.problem.code,
+      tone: 'bad',
+      title: `${problemTitle(watch.problem)}.`,
+      nodes: [...nodes, 'What is shown may be out of date.'],
+      lines: watch.problem.detail,
+    };
   }
   if (!watch.loaded) return null;
   const sessions = [...watch.sessions.values()];
   const workers = (watch.workers || []).filter((w) => !w.tool);
   if (sessions.some((s) => s.wanted === 'running') && !workers.some((w) => w.alive)) {
     const stale = workers.filter((w) => w.standing === 'stale').length;
-    return { key: 'workers', tone: 'bad', title: 'No worker is alive: nothing is connected.', lines: stale,
-      nodes: [stale ? `The heartbeat of ${plural(stale, 'worker')} stands still; the store may be slow, or the worker cut off from it.` : 'Start one with holdfast worker; it takes the sessions by itself.'] };
+    return {
+      key: 'workers',
+      tone: 'bad',
+      title: 'No worker is alive: nothing is connected.',
+      lines: stale,
+      nodes: [
+        stale
+          ? `The heartbeat of ${plural(stale, 'worker')} stands still; the store may be slow, or the worker cut off from it.`
+          : 'Start one with holdfast worker; it takes the sessions by itself.',
+      ],
+    };
   }
   const o = outage(sessions, watch.outages);
   if (!o) return null;
   const c = causeOf(o.cause);
-  return { key: o.cause, tone: 'wait', failing: o.failing, wanted: o.wanted, since: o.since, lines: o.said,
+  return {
+    key: o.cause,
+    tone: 'wait',
+    failing: o.failing,
+    wanted: o.wanted,
+    since: o.since,
+    lines: o.said,
     title: `Outage: ${o.failing} of ${plural(o.wanted, 'session')} fail at once, most of them for ${o.cause}.`,
-    nodes: [o.cause === 'store_unavailable' ? c.advice
-      : `${c.title}: the fault is with WhatsApp or on the way to it. One session at a time tries; when it succeeds, the others return by themselves. Do not restart them.`] };
+    nodes: [
+      o.cause === 'store_unavailable'
+        ? c.advice
+        : `${c.title}: the fault is with WhatsApp or on the way to it. One session at a time tries; when it succeeds, the others return by themselves. Do not restart them.`,
+    ],
+  };
 }

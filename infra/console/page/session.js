@@ -37,7 +37,8 @@ export function sessionView({ watch, me, name }) {
     each: (event) => {
       bar.saw(event);
       watch.saw(event);
-      if (event.type === 'session.state') say(`${name} is ${event.data?.state}${event.data?.cause ? `, for ${causeOf(event.data.cause).title}` : ''}.`);
+      if (event.type === 'session.state')
+        say(`${name} is ${event.data?.state}${event.data?.cause ? `, for ${causeOf(event.data.cause).title}` : ''}.`);
       clearTimeout(timer);
       timer = setTimeout(load, 200);
     },
@@ -47,15 +48,35 @@ export function sessionView({ watch, me, name }) {
     },
     ended: (problem) => nameless(problem) && missing(),
   });
-  const parts = h('div', { class: 'columns' },
-    h('div', {},
-      h('section', { class: 'card', 'aria-labelledby': 'now-title' }, h('h2', { id: 'now-title' }, 'What goes on'), going,
-        h('h3', {}, 'What comes next'), coming, advice),
-      pair?.element, bar.element, log.element),
-    h('div', {}, details.element, again.element, message?.element));
+  const parts = h(
+    'div',
+    { class: 'columns' },
+    h(
+      'div',
+      {},
+      h(
+        'section',
+        { class: 'card', 'aria-labelledby': 'now-title' },
+        h('h2', { id: 'now-title' }, 'What goes on'),
+        going,
+        h('h3', {}, 'What comes next'),
+        coming,
+        advice,
+      ),
+      pair?.element,
+      bar.element,
+      log.element,
+    ),
+    h('div', {}, details.element, again.element, message?.element),
+  );
   const content = h('div', {}, h('p', { class: 'muted' }, 'Reading the session …'));
-  const element = h('div', {}, h('p', { class: 'crumb' }, h('a', { href: '#/' }, '← All sessions')),
-    h('div', { class: 'headline' }, h('h1', { tabindex: '-1' }, name), head), content);
+  const element = h(
+    'div',
+    {},
+    h('p', { class: 'crumb' }, h('a', { href: '#/' }, '← All sessions')),
+    h('div', { class: 'headline' }, h('h1', { tabindex: '-1' }, name), head),
+    content,
+  );
 
   const drawHead = once();
   const drawGoing = once();
@@ -63,16 +84,29 @@ export function sessionView({ watch, me, name }) {
   function draw() {
     const s = session;
     if (!content.contains(parts)) fill(content, buttons.element, parts);
-    drawHead([s.state, s.health, s.cause, s.since], () => fill(head, badge(`${stateOf(s.state).tone} large`, stateOf(s.state).icon, s.state),
-      shownHealth(s) && badge(`plainbadge ${healths[s.health]?.tone}`, healths[s.health]?.icon, s.health),
-      s.cause && h('span', {}, h('code', {}, s.cause)), h('span', { class: 'muted' }, 'for ', time(s.since || s.createdAt, 'for'))));
+    drawHead([s.state, s.health, s.cause, s.since], () =>
+      fill(
+        head,
+        badge(`${stateOf(s.state).tone} large`, stateOf(s.state).icon, s.state),
+        shownHealth(s) && badge(`plainbadge ${healths[s.health]?.tone}`, healths[s.health]?.icon, s.health),
+        s.cause && h('span', {}, h('code', {}, s.cause)),
+        s.state !== 'unowned' && h('span', { class: 'muted' }, 'for ', time(s.since || s.createdAt, 'for')),
+      ),
+    );
     // The words change with the deadlines too, so these are drawn by what they say.
     const now1 = goingOn(s);
     const then = next(s, watch.workers);
-    const words = (lines) => lines.map((l) => l.map((x) => (x instanceof Element ? x.getAttribute('datetime') || x.textContent : x.textContent ?? x)));
+    const words = (lines) =>
+      lines.map((l) => l.map((x) => (x instanceof Element ? x.getAttribute('datetime') || x.textContent : (x.textContent ?? x))));
     drawGoing([words(now1), words(then), todo(s)], () => {
-      fill(going, now1.map((l) => h('p', {}, l)));
-      fill(coming, then.map((l) => h('li', {}, l)));
+      fill(
+        going,
+        now1.map((l) => h('p', {}, l)),
+      );
+      fill(
+        coming,
+        then.map((l) => h('li', {}, l)),
+      );
       fill(advice, todo(s) && [h('strong', {}, 'What to do: '), todo(s)]);
       advice.hidden = !todo(s);
     });
@@ -105,9 +139,24 @@ export function sessionView({ watch, me, name }) {
     watch.gone(name);
     fill(head);
     const near = [...watch.sessions.keys()].filter((x) => x.includes(name) || name.includes(x));
-    fill(content, h('div', { class: 'empty' }, h('p', {}, h('strong', {}, `There is no session ${name}.`)),
-      h('p', {}, 'It was deleted, or never was. ', near.length > 0 && [`${plural(near.length, 'session')} with a name like it: `, near.slice(0, 5).map((x) => [h('a', { href: `#/sessions/${encodeURIComponent(x)}` }, x), ' '])]),
-      h('p', {}, h('a', { href: '#/' }, 'All sessions'))));
+    fill(
+      content,
+      h(
+        'div',
+        { class: 'empty' },
+        h('p', {}, h('strong', {}, `There is no session ${name}.`)),
+        h(
+          'p',
+          {},
+          'It was deleted, or never was. ',
+          near.length > 0 && [
+            `${plural(near.length, 'session')} with a name like it: `,
+            near.slice(0, 5).map((x) => [h('a', { href: `#/sessions/${encodeURIComponent(x)}` }, x), ' ']),
+          ],
+        ),
+        h('p', {}, h('a', { href: '#/' }, 'All sessions')),
+      ),
+    );
   }
 
   function stop() {

@@ -86,7 +86,10 @@ export class Watch extends EventTarget {
       this.#stale.delete(name);
       this.#reading++;
       ask(sessionPath(name), { signal: this.#all.signal })
-        .then((s) => this.set(s), (err) => err instanceof Problem && err.status === 404 && this.gone(name))
+        .then(
+          (s) => this.set(s),
+          (err) => err instanceof Problem && err.status === 404 && this.gone(name),
+        )
         .finally(() => {
           this.#reading--;
           if (this.#stale.size) this.#refresh();

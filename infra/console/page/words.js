@@ -11,7 +11,11 @@ export const states = {
   unpaired: { tone: 'idle', icon: 'ring', means: 'It belongs to no phone yet.' },
   stopped: { tone: 'idle', icon: 'pause', means: 'An operator stopped it. Its credentials are kept.' },
   disconnected: { tone: 'idle', icon: 'cross', means: 'It was unlinked from the phone, and its credentials were destroyed.' },
-  conflict: { tone: 'bad', icon: 'alert', means: 'WhatsApp ended it in favour of something else. It does not come back by itself.' },
+  conflict: {
+    tone: 'bad',
+    icon: 'alert',
+    means: 'WhatsApp ended it in favour of something else. It does not come back by itself.',
+  },
   banned: { tone: 'bad', icon: 'lock', means: 'WhatsApp has locked or banned the account.' },
   error: { tone: 'bad', icon: 'alert', means: 'It cannot go on, for a fault on this side.' },
   failed: { tone: 'bad', icon: 'alert', means: 'WhatsApp refuses the connection.' },
@@ -21,40 +25,120 @@ export const states = {
 export const stateOf = (name) => states[name] || { tone: 'idle', icon: 'ring', means: '' };
 
 // order is that in which a list shows the states: first what somebody should look at.
-export const order = ['banned', 'error', 'failed', 'conflict', 'unowned', 'reconnecting', 'restarting', 'connecting', 'pairing', 'unpaired',
-  'online', 'stopped', 'disconnected'];
+export const order = [
+  'banned',
+  'error',
+  'failed',
+  'conflict',
+  'unowned',
+  'reconnecting',
+  'restarting',
+  'connecting',
+  'pairing',
+  'unpaired',
+  'online',
+  'stopped',
+  'disconnected',
+];
 
 // serverSide marks causes on WhatsApp's side or on the way to it: many sessions
 // with one of them at once are one outage.
 export const causes = {
-  logged_out: { title: 'Logged out', advice: 'Somebody removed this device on the phone, or WhatsApp did. After the cooldown, press Repair and scan the new code. If it was a mistake, Restore brings the old credentials back.' },
+  logged_out: {
+    title: 'Logged out',
+    advice:
+      'Somebody removed this device on the phone, or WhatsApp did. After the cooldown, press Repair and scan the new code. If it was a mistake, Restore brings the old credentials back.',
+  },
   account_locked: { title: 'Account locked', advice: 'Open WhatsApp on the phone and follow what it says; then press Repair.' },
-  account_banned: { title: 'Account banned', advice: 'Ask for a review in WhatsApp on the phone. Pairing again makes sense only once it works there.' },
-  temporary_ban: { title: 'Temporary ban', advice: 'Wait: it connects by itself when the ban ends. Send less to people who do not know this number.' },
-  replaced: { title: 'Replaced by another connection', advice: 'Another program connected with the same credentials. Stop that one, then press Start: no new code is needed.' },
-  client_outdated: { title: 'Client version outdated', serverSide: true, advice: 'Nothing at first: the newest version is fetched by itself. If it lasts, update Holdfast.' },
+  account_banned: {
+    title: 'Account banned',
+    advice: 'Ask for a review in WhatsApp on the phone. Pairing again makes sense only once it works there.',
+  },
+  temporary_ban: {
+    title: 'Temporary ban',
+    advice: 'Wait: it connects by itself when the ban ends. Send less to people who do not know this number.',
+  },
+  replaced: {
+    title: 'Replaced by another connection',
+    advice: 'Another program connected with the same credentials. Stop that one, then press Start: no new code is needed.',
+  },
+  client_outdated: {
+    title: 'Client version outdated',
+    serverSide: true,
+    advice: 'Nothing at first: the newest version is fetched by itself. If it lasts, update Holdfast.',
+  },
   pairing_failed: { title: 'Pairing failed', advice: 'Press Start: a fresh code is shown at once.' },
   connection_lost: { title: 'Connection lost', advice: 'Nothing: it reconnects by itself.' },
-  restart_required: { title: 'Restart required', advice: 'Nothing: WhatsApp asks for this after a pairing. No new code is needed.' },
+  restart_required: {
+    title: 'Restart required',
+    advice: 'Nothing: WhatsApp asks for this after a pairing. No new code is needed.',
+  },
   server_error: { title: 'Server error', serverSide: true, advice: 'Nothing: it reconnects by itself.' },
-  unavailable: { title: 'Service unavailable', serverSide: true, advice: 'Nothing: WhatsApp restarts or is overloaded, and the session reconnects by itself.' },
-  timed_out: { title: 'Timed out', advice: 'Nothing: it reconnects by itself. If it comes back often, the network drops quiet connections.' },
-  network: { title: 'Network trouble', serverSide: true, advice: 'It reconnects by itself when the network is back. If it lasts, check DNS, firewall and proxy; holdfast doctor helps.' },
-  multidevice_mismatch: { title: 'Phone without multi-device', advice: 'Update WhatsApp on the phone and open Linked devices; then scan the same code again.' },
+  unavailable: {
+    title: 'Service unavailable',
+    serverSide: true,
+    advice: 'Nothing: WhatsApp restarts or is overloaded, and the session reconnects by itself.',
+  },
+  timed_out: {
+    title: 'Timed out',
+    advice: 'Nothing: it reconnects by itself. If it comes back often, the network drops quiet connections.',
+  },
+  network: {
+    title: 'Network trouble',
+    serverSide: true,
+    advice:
+      'It reconnects by itself when the network is back. If it lasts, check DNS, firewall and proxy; holdfast doctor helps.',
+  },
+  multidevice_mismatch: {
+    title: 'Phone without multi-device',
+    advice: 'Update WhatsApp on the phone and open Linked devices; then scan the same code again.',
+  },
   qr_expired: { title: 'Code not scanned in time', advice: 'Press Start when somebody is there to scan the code.' },
-  passkey_required: { title: 'Passkey required', advice: 'This account confirms new devices with a passkey. Confirm on the phone if it asks, or turn the passkey off there for the pairing.' },
-  bad_mac: { title: 'Messages cannot be decrypted', advice: 'The encryption state is gone, as after an old copy of the data was put back. After the cooldown, press Repair.' },
-  stale_credentials: { title: 'Credentials cannot be used', advice: 'Bring the right vault or master key back and press Start, or give the device up with Repair. holdfast sessions verify tells what is wrong.' },
+  passkey_required: {
+    title: 'Passkey required',
+    advice:
+      'This account confirms new devices with a passkey. Confirm on the phone if it asks, or turn the passkey off there for the pairing.',
+  },
+  bad_mac: {
+    title: 'Messages cannot be decrypted',
+    advice: 'The encryption state is gone, as after an old copy of the data was put back. After the cooldown, press Repair.',
+  },
+  stale_credentials: {
+    title: 'Credentials cannot be used',
+    advice:
+      'Bring the right vault or master key back and press Start, or give the device up with Repair. holdfast sessions verify tells what is wrong.',
+  },
   disconnected: { title: 'Disconnected by command', advice: 'Nothing. Start pairs it again, at once.' },
   stopped: { title: 'Stopped by command', advice: 'Nothing. Start goes on with the same credentials.' },
   rate_limited: { title: 'Rate limited', advice: 'Wait: it connects by itself. A restart meanwhile makes the wait longer.' },
-  rejected: { title: 'Connection rejected', advice: 'WhatsApp refuses this login. It is tried once more by itself; if it is refused again, update Holdfast and look at code and text.' },
-  inbound_stalled: { title: 'Nothing arrives', advice: 'Nothing: it reconnects once, under control. If the session is simply quiet, raise inbound-stall.' },
-  poisoned: { title: 'Kills its process', advice: 'Something that it receives may crash the worker. Look at the last panic in the log, update Holdfast, then press Start.' },
-  reachout_restricted: { title: 'New chats restricted', advice: 'The connection is healthy. Until the restriction ends, write to known chats only.' },
+  rejected: {
+    title: 'Connection rejected',
+    advice:
+      'WhatsApp refuses this login. It is tried once more by itself; if it is refused again, update Holdfast and look at code and text.',
+  },
+  inbound_stalled: {
+    title: 'Nothing arrives',
+    advice: 'Nothing: it reconnects once, under control. If the session is simply quiet, raise inbound-stall.',
+  },
+  poisoned: {
+    title: 'Kills its process',
+    advice:
+      'Something that it receives may crash the worker. Look at the last panic in the log, update Holdfast, then press Start.',
+  },
+  reachout_restricted: {
+    title: 'New chats restricted',
+    advice: 'The connection is healthy. Until the restriction ends, write to known chats only.',
+  },
   lease_lost: { title: 'Another worker owns it', advice: 'Nothing: the new owner goes on.' },
-  store_unavailable: { title: 'State store unavailable', advice: 'Bring the store back: disk space, permissions, the database. The session reconnects by itself, and WhatsApp keeps what comes meanwhile.' },
-  moved: { title: 'Moved to another store', advice: 'It lives where its file was imported. Repair gives the moved device up here and pairs another one.' },
+  store_unavailable: {
+    title: 'State store unavailable',
+    advice:
+      'Bring the store back: disk space, permissions, the database. The session reconnects by itself, and WhatsApp keeps what comes meanwhile.',
+  },
+  moved: {
+    title: 'Moved to another store',
+    advice: 'It lives where its file was imported. Repair gives the moved device up here and pairs another one.',
+  },
 };
 
 export const causeOf = (name) => causes[name] || { title: name, advice: '' };
@@ -92,6 +176,9 @@ const advice = {
   nothing_to_restore: 'Pair it anew.',
   store_unavailable: 'Nothing may have changed. Try again in a moment.',
   too_large: 'Make it shorter.',
+  rate_limited: 'Wait a moment. Another page or program may use the same key.',
+  idempotency_mismatch: 'Load the page anew and try again.',
+  worker_alive: 'It runs: there is nothing to be declared.',
   corrupt_record: 'Is the master key the right one? holdfast sessions verify tells which record it is.',
   internal: 'The log of the server has what happened.',
   worker_dead: 'There is nothing to drain: others have its sessions or take them.',

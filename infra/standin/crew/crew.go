@@ -84,6 +84,8 @@ func (w *Crew) Add(name, command string, args ...string) (*Process, error) {
 	settings := map[string]string{
 		"HOLDFAST_DATA_DIR": data, "HOLDFAST_LISTEN": listen, "HOLDFAST_API_KEYS": KeySetting(w.cfg.Key),
 		"HOLDFAST_LOG_FORMAT": "json", "HOLDFAST_TASK": name,
+		// What is looked at is what becomes of messages, as fast as they can go.
+		"HOLDFAST_SEND_PACE": "0", "HOLDFAST_SEND_PACE_CHAT": "0", "HOLDFAST_API_RATE": "0",
 	}
 	maps.Copy(settings, w.cfg.Settings)
 	maps.Copy(settings, w.cfg.Own[name])
