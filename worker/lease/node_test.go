@@ -282,8 +282,8 @@ func (n *node) start(l *Lease) {
 	if was, twice := n.running.Swap(l.Session(), a); twice {
 		n.w.violate("I1", "%s starts %s, which still runs there as %s", n.name, l.Session(), was.(*actor).l.Fence())
 	}
-	if l.Prepared() != nil && l.Prepared() != l.Session() {
-		n.w.violate("prepare", "%s was prepared with %v", l.Session(), l.Prepared())
+	if p := l.Prepared(); p != nil && p != l.Session() {
+		n.w.violate("prepare", "%s was prepared with %v", l.Session(), p)
 	}
 	go a.run()
 }
