@@ -186,6 +186,9 @@ func TestAnswersReactionsAndFiles(t *testing.T) {
 	for _, a := range sim.Truth().Anomalies {
 		t.Errorf("the server saw: %+v", a)
 	}
+	for _, f := range ada.Undecryptable() {
+		t.Errorf("could not be read: %+v", f)
+	}
 }
 
 // TestAFileIsSentOnceAcrossAKill: the process dies while a message with a file is
@@ -217,10 +220,14 @@ func TestAFileIsSentOnceAcrossAKill(t *testing.T) {
 			}
 		}
 		var m adminapi.Message
-		status, err := p.ask(ctx, "POST", "/api/sessions/default/messages", map[string]any{"to": "491700000002", "text": fmt.Sprintf("photo %d", round),
-			"media": map[string]any{"url": files.URL + "/p.png"}, "idempotencyKey": fmt.Sprint("k", round)}, &m)
-		if err != nil || status != http.StatusAccepted {
-			t.Fatalf("HTTP %d %v", status, err)
+		for status := 0; status != http.StatusAccepted; { // it is on its way up
+			var err error
+			status, err = p.ask(ctx, "POST", "/api/sessions/default/messages", map[string]any{"to": "491700000002", "text": fmt.Sprintf("photo %d", round),
+				"media": map[string]any{"url": files.URL + "/p.png"}, "idempotencyKey": fmt.Sprint("k", round)}, &m)
+			if ctx.Err() != nil {
+				t.Fatalf("HTTP %d %v", status, err)
+			}
+			time.Sleep(5 * time.Millisecond)
 		}
 		want[m.MessageID] = true
 		time.Sleep(time.Duration(round) * 40 * time.Millisecond)
@@ -246,6 +253,14 @@ func TestAFileIsSentOnceAcrossAKill(t *testing.T) {
 	for text, n := range seen {
 		if n != 1 {
 			t.Errorf("%q was read %d times", text, n)
+		}
+	}
+	for _, f := range ada.Undecryptable() {
+		t.Errorf("could not be read: %+v", f)
+	}
+	for _, o := range sim.Truth().Outgoing {
+		if o.Outcome == "rejected" {
+			t.Errorf("was rejected: %+v", o)
 		}
 	}
 	// Its state gets to read, though the process that sent it is gone.

@@ -93,6 +93,7 @@ type Config struct {
 type API struct {
 	cfg  Config
 	rate *limits
+	room chan struct{} // a place for each upload in memory
 	mux  *http.ServeMux
 	huma huma.API
 	docs []byte
@@ -127,7 +128,7 @@ func New(c Config) *API {
 	if c.MaxMedia <= 0 {
 		c.MaxMedia = DefaultMaxMedia
 	}
-	a := &API{cfg: c, rate: newLimits(c.Rate, c.RateBurst), mux: http.NewServeMux()}
+	a := &API{cfg: c, rate: newLimits(c.Rate, c.RateBurst), room: make(chan struct{}, uploadsAtOnce), mux: http.NewServeMux()}
 	config := huma.Config{
 		OpenAPI: &huma.OpenAPI{
 			OpenAPI: "3.1.0",
@@ -230,6 +231,15 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 				writeProblem(w, problem(CodeStoreUnavailable, "not ready yet: %s", why).after(2*time.Second))
 				return
 			}
+		}
+	}
+	if isUpload(r) {
+		select {
+		case a.room <- struct{}{}:
+			defer func() { <-a.room }()
+		default:
+			writeProblem(w, problem(CodeRateLimited, "%d files are being uploaded: wait a moment", uploadsAtOnce).after(time.Second))
+			return
 		}
 	}
 	if p := a.takeBody(w, &r); p != nil {

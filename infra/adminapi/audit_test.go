@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/holdfast-wa/holdfast/state"
 )
 
 // entries reads the audit page by page.
@@ -164,5 +166,40 @@ func TestCreatingIsRepeated(t *testing.T) {
 	rest := want[CommandPage](t, s.ask(Viewer, "GET", "/api/sessions/shop/commands?cursor="+page.Next, ""), 200)
 	if len(page.Commands) != 2 || len(rest.Commands) != 1 || rest.Next != "" {
 		t.Errorf("%d and %d commands", len(page.Commands), len(rest.Commands))
+	}
+}
+
+// TestACommandThatACooldownRefused tells how long that lasts, for as long as it does.
+func TestACommandThatACooldownRefused(t *testing.T) {
+	s := newStage(t)
+	o := s.session("shop")
+	s.status(o, state.Status{State: state.Banned, Cause: state.CauseTemporaryBan, Paired: true, CooldownUntil: s.now().Add(90 * time.Second)}, state.Identity{})
+	c := want[Command](t, s.ask(Operator, "POST", "/api/sessions/shop/start", ""), 202)
+	s.end(o, c.ID, func(c *state.Command) {
+		c.State, c.Code, c.Problem = state.CommandFailed, "cooldown", "temporary_ban is cooling down"
+	})
+	for _, step := range []struct {
+		pass time.Duration
+		left int
+	}{{0, 90}, {30*time.Second + time.Millisecond, 60}, {time.Minute, 0}} {
+		s.pass(step.pass)
+		if got := want[Command](t, s.ask(Viewer, "GET", "/api/commands/"+c.ID, ""), 200); got.RetryAfter != step.left {
+			t.Errorf("%d s, want %d", got.RetryAfter, step.left)
+		}
+	}
+}
+
+// TestUploadsAtOnceAreBounded: each is in memory.
+func TestUploadsAtOnceAreBounded(t *testing.T) {
+	s := newStage(t)
+	s.session("shop")
+	for range uploadsAtOnce {
+		s.api.room <- struct{}{}
+	}
+	wantProblem(t, s.ask(Operator, "POST", toMedia, "x", "Content-Type", "text/plain"), CodeRateLimited)
+	want[Session](t, s.ask(Viewer, "GET", "/api/sessions/shop", ""), 200)
+	<-s.api.room
+	for range 3 {
+		want[Upload](t, s.ask(Operator, "POST", toMedia, "x", "Content-Type", "text/plain"), 201)
 	}
 }

@@ -40,7 +40,10 @@ type Command struct {
 	Result    string             `json:"result,omitempty"`
 	Code      string             `json:"code,omitempty" doc:"stable name of what went wrong"`
 	Problem   string             `json:"problem,omitempty" doc:"what went wrong, in words"`
-	PairCode  string             `json:"pairCode,omitempty" doc:"result of pair-code, for operators: type it on the phone"`
+
+	RetryAfter int `json:"retryAfter,omitempty" doc:"of one that was refused for a cooldown: seconds until that ends"`
+
+	PairCode string `json:"pairCode,omitempty" doc:"result of pair-code, for operators: type it on the phone"`
 }
 
 // commandView shows a command. One that was not begun in time is expired,
@@ -271,5 +274,11 @@ func (a *API) ended(ctx context.Context, c state.Command, wait time.Duration) (C
 		}
 		return a.commandView(ctx, c).State.Final(), nil
 	})
-	return a.commandView(ctx, c), err
+	v := a.commandView(ctx, c)
+	if v.Code == string(CodeCooldown) && err == nil {
+		if s, err := a.read(ctx, c.Session); err == nil {
+			v.RetryAfter = max(0, int((a.cooling(&s)+time.Second-1)/time.Second))
+		}
+	}
+	return v, err
 }

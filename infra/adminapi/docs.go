@@ -138,7 +138,9 @@ func docOf(method, path string, op *huma.Operation, schemas huma.Registry) docRo
 			if schema.Ref != "" {
 				schema = schemas.SchemaFromRef(schema.Ref)
 			}
-			r.Body = fieldsOf(schema)
+			if fields := fieldsOf(schema); len(fields) > 0 { // a file as it is has none
+				r.Body = fields
+			}
 		}
 	}
 	for _, status := range slices.Sorted(maps.Keys(op.Responses)) {

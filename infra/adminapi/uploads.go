@@ -22,6 +22,8 @@ import (
 const (
 	// DefaultMaxMedia bounds an upload, bytes.
 	DefaultMaxMedia = 16 << 20
+	// uploadsAtOnce bounds the files that are in memory at a time.
+	uploadsAtOnce = 8
 	// formRoom is what a form may add to its file.
 	formRoom = 64 << 10
 	// uploadTime is how long an upload may take to arrive.
