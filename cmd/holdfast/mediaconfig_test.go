@@ -9,7 +9,7 @@ import (
 
 func TestMediaSettings(t *testing.T) {
 	cfg, err := configOf(t, nil)
-	if err != nil || cfg.MediaLimit != 16<<20 || cfg.MediaRedirects || cfg.MediaReach.String() != safedial.Loopback.String() || cfg.APIRate != 50 {
+	if err != nil || cfg.MediaLimit != 16<<20 || cfg.MediaRedirects || cfg.MediaReach.String() != safedial.Loopback.String() || cfg.APIRate != 500 {
 		t.Errorf("defaults %d %v %s %g, %v", cfg.MediaLimit, cfg.MediaRedirects, cfg.MediaReach, cfg.APIRate, err)
 	}
 	if cfg, err = configOf(t, nil, "--state", "dynamodb:hold", "--api-keys", "a:admin:"+strings.Repeat("0", 64)); err != nil || cfg.MediaReach.String() != safedial.Public.String() {

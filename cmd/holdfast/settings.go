@@ -56,7 +56,7 @@ func settings() []setting {
 		{name: "media-allow-private", fallback: "auto", meaning: "where files to send may be fetched beside the internet, written as webhook-allow-private is", parse: parseMediaReach},
 		{name: "media-redirects", fallback: "false", boolean: true, meaning: "follow redirects when a file to send is fetched, each judged as the first address", parse: yesNo(func(c *Config) *bool { return &c.MediaRedirects })},
 		{name: "media-limit", fallback: "16MiB", meaning: "how large a file to send may be, uploaded or fetched: 64KiB to 64MiB", parse: parseMediaLimit},
-		{name: "api-rate", fallback: "50", meaning: "requests a second that one API key may make, twice as many at once; 0: no bound", parse: parseAPIRate},
+		{name: "api-rate", fallback: "500", meaning: "requests a second that one API key may make, twice as many at once; 0: no bound", parse: parseAPIRate},
 		{name: "whatsapp-url", meaning: "ws:// or wss:// URL of another endpoint than WhatsApp's", parse: parseWhatsAppURL},
 		{name: "whatsapp-root-key", meaning: "that endpoint's root key, 64 hex digits", parse: parseWhatsAppRootKey},
 		{name: "proxy", holdsURL: true, meaning: "http, https or socks5 URL that all connections to WhatsApp go through", parse: parseProxy},

@@ -46,7 +46,7 @@ var tablePrefix = regexp.MustCompile(`^[A-Za-z0-9_.-]{3,200}$`)
 const onlyAWS = "a function keeps nothing on a disk of its own"
 
 // defaultRate is the one of the other programs.
-const defaultRate = 50
+const defaultRate = 500
 
 // parsers are those of the variables, less the prefix HOLDFAST_. Their errors are
 // the second and third part of a line: why it is wrong, and what to do.
