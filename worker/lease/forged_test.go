@@ -39,7 +39,7 @@ func TestAForgedHint(t *testing.T) {
 			t.Fatal(err)
 		}
 		forged := time.Now()
-		c.within(4*time.Second, "taken over", func() bool {
+		c.within(10*time.Second, "taken over", func() bool {
 			for name := range held {
 				if o, err := c.base.Owner(t.Context(), name); err != nil || o.Incarnation == first {
 					return false
