@@ -15,7 +15,7 @@ import (
 // settle is how long a better explanation of a connection's end is waited for:
 // the server's last node, the library's event, the read error and the end of
 // the read loop come from different goroutines, in any order.
-const settle = 400 * time.Millisecond
+const settle = 800 * time.Millisecond
 
 // weight is how much an explanation of an end is worth. A heavier one takes the
 // place of a lighter one.
