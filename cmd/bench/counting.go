@@ -256,7 +256,9 @@ func (c *counting) idleWorkers(context.Context) error {
 	c.tell("counting: three workers without sessions")
 	three := c.idle()
 	each := three.times(1.0 / 3).minus(c.alone)
-	c.note("each worker it watches, an hour", byMethod{"Watch": each["Watch"]}.times(1.0/2), &c.counts.WatchedHour)
+	watched := each["Watch"]
+	watched.Requests = 0 // it is asked for with the others; what is left over is noise
+	c.note("each worker it watches, an hour", byMethod{"Watch": watched}.times(1.0/2), &c.counts.WatchedHour)
 	c.note("each member of the roster, an hour", byMethod{"Roster": roster(three).Minus(roster(c.alone))}.times(1.0/2), &c.counts.MemberHour)
 	return c.dismiss()
 }

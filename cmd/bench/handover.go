@@ -60,7 +60,7 @@ func (b *bench) sigterm(s *stage, t *table) error {
 	if err != nil {
 		return err
 	}
-	old, numbers, err := s.fullest()
+	old, numbers, err := s.closest(b.plan.fleet / 3)
 	if err != nil {
 		return err
 	}

@@ -154,14 +154,16 @@ func (s *stage) dismiss(p *process) {
 	s.workers = slices.DeleteFunc(s.workers, func(w *process) bool { return w == p })
 }
 
-// fullest is the worker with the most sessions, and the numbers of these.
-func (s *stage) fullest() (*process, []string, error) {
+// closest is the worker whose sessions are closest to n in number, and the numbers
+// of these.
+func (s *stage) closest(n int) (*process, []string, error) {
 	owners, err := call[map[string][]string](s.workers[0], "Owners", None{})
 	if err != nil {
 		return nil, nil, err
 	}
-	full := slices.MaxFunc(s.workers, func(a, b *process) int { return len(owners[a.incarnation]) - len(owners[b.incarnation]) })
-	return full, s.numbers(owners[full.incarnation]), nil
+	off := func(p *process) int { return max(len(owners[p.incarnation])-n, n-len(owners[p.incarnation])) }
+	w := slices.MinFunc(s.workers, func(a, b *process) int { return off(a) - off(b) })
+	return w, s.numbers(owners[w.incarnation]), nil
 }
 
 // numbers are those of sessions.

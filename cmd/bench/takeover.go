@@ -58,7 +58,7 @@ func (b *bench) kill(s *stage, d death, t *table) error {
 			return err
 		}
 	}
-	victim, numbers, err := s.fullest()
+	victim, numbers, err := s.closest(b.plan.crowd)
 	if err != nil || len(numbers) == 0 {
 		return errors.Join(err, errors.New("no worker has sessions"))
 	}

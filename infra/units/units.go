@@ -62,8 +62,8 @@ type Counts struct {
 type Named struct {
 	Name string
 	Use
-	// Waits: some of its requests ask whether others are ready, so that they are
-	// the more the longer that takes.
+	// Waits: some of its requests ask whether others are ready, or come by the
+	// clock, so that they are the more the longer that takes.
 	Waits bool
 }
 
@@ -78,7 +78,7 @@ func (c Counts) List() []Named {
 		{Name: "worker alone, an hour", Use: c.WorkerHour},
 		{Name: "each worker it watches, an hour", Use: c.WatchedHour},
 		{Name: "each member of the roster, an hour", Use: c.MemberHour},
-		{Name: "start of a worker", Use: c.WorkerStart},
+		{Name: "start of a worker", Use: c.WorkerStart, Waits: true},
 		{Name: "first login after a pairing", Use: c.FirstLogin},
 		{Name: "release", Use: c.Release},
 		{Name: "resume", Use: c.Resume},
