@@ -60,7 +60,7 @@ func (d Deaths) Pardon() Deaths { return min(max(d, 0), DeathsToPoison-1) }
 // left no word of why.
 type Unexplained int
 
-// Poisoned, Online and Pardon are as those of Deaths.
+// Poisoned says that this session has been held at too many of them.
 func (u Unexplained) Poisoned() bool { return u >= UnexplainedToPoison }
 
 // Online is the count to store when the session has been online for so long.
