@@ -20,6 +20,7 @@ import (
 	"github.com/holdfast-wa/holdfast/state/statetest"
 	"github.com/holdfast-wa/holdfast/state/vault"
 	"github.com/holdfast-wa/holdfast/worker"
+	"github.com/holdfast-wa/holdfast/worker/lease"
 	"github.com/holdfast-wa/holdfast/worker/policy"
 	"github.com/holdfast-wa/holdfast/worker/whatsapp"
 )
@@ -76,15 +77,30 @@ func (r *fleet) Make(f Fleet, _ *None) error {
 	return errors.Join(r.fill(context.Background(), f.Accounts, f.Unpaired), r.file.Close())
 }
 
-// Gathering is a data folder and who is to have all of its sessions.
-type Gathering struct{ Dir, Holder string }
+// Gathering is a data folder and who is to have its sessions.
+type Gathering struct {
+	Dir     string
+	Holders []string
+}
 
-// Gather gives all sessions to one incarnation, see house.gather.
+// Gather divides all sessions among holders, see house.gather. This process beats
+// for them as long as it lives.
 func (r *fleet) Gather(g Gathering, _ *None) error {
 	if err := r.open(g.Dir); err != nil {
 		return err
 	}
-	return errors.Join(r.gather(context.Background(), g.Holder), r.file.Close())
+	ctx := context.Background()
+	if err := r.gather(ctx, g.Holders); err != nil {
+		return err
+	}
+	go func() {
+		for range time.Tick(lease.DefaultHeartbeat) {
+			for _, holder := range g.Holders {
+				_ = r.file.Beat(ctx, holder, state.Load{}) // until it was declared stopped
+			}
+		}
+	}()
+	return nil
 }
 
 // Run says how to run a worker.

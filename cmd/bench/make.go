@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/oklog/ulid/v2"
@@ -95,11 +96,10 @@ func (h house) enrol(ctx context.Context, a Account) (err error) {
 	return h.store.Release(ctx, o.Fence())
 }
 
-// gather gives all sessions to one incarnation that never beats, whoever had
-// them: workers that are started then find nothing to claim until it is declared
-// stopped, and divide them once all of them are there. Every process that was a
-// worker must have ended.
-func (h house) gather(ctx context.Context, holder string) error {
+// gather divides all sessions among holders, whoever had them. A holder is no
+// worker: nobody takes a session from it until it is declared stopped. Every
+// process that was a worker must have ended.
+func (h house) gather(ctx context.Context, holders []string) error {
 	roster, err := h.store.Roster(ctx)
 	if err != nil {
 		return err
@@ -109,16 +109,23 @@ func (h house) gather(ctx context.Context, holder string) error {
 			return err
 		}
 	}
-	if _, err := h.store.Join(ctx, holder, state.MemberInfo{}); err != nil {
+	owners, err := everyOwner(ctx, h.store)
+	if err != nil {
 		return err
 	}
-	owners, err := everyOwner(ctx, h.store)
-	for len(owners) > 0 && err == nil {
-		n := min(len(owners), state.MaxClaims)
-		_, err = h.store.Claim(ctx, holder, owners[:n]...)
-		owners = owners[n:]
+	for i, holder := range holders {
+		if _, err := h.store.Join(ctx, holder, state.MemberInfo{Tool: true}); err != nil {
+			return err
+		}
+		share := owners[:len(owners)/(len(holders)-i)]
+		owners = owners[len(share):]
+		for part := range slices.Chunk(share, state.MaxClaims) {
+			if _, err := h.store.Claim(ctx, holder, part...); err != nil {
+				return err
+			}
+		}
 	}
-	return err
+	return nil
 }
 
 // everyOwner lists the owners of all sessions.

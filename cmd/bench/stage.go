@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/holdfast-wa/holdfast/worker/lease"
 )
 
 const (
@@ -17,9 +19,10 @@ const (
 	firstLogins = 12
 	// drainWithin is what a deployment gives a worker to drain.
 	drainWithin = 90 * time.Second
-	// gatherWithin is how long the workers of a crew may take to join: no longer
-	// than whoever holds the sessions until then is believed to be alive.
+	// gatherWithin is how long a worker may take to join, takenWithin how long
+	// sessions may have no owner that lives.
 	gatherWithin = 10 * time.Second
+	takenWithin  = time.Minute
 )
 
 // stage is a fleet on one data folder, its workers and the service.
@@ -85,32 +88,53 @@ func (s *stage) crew(n int, r Run) error {
 		return err
 	}
 	s.crews++
-	holder := fmt.Sprintf("holder-%d", s.crews)
 	p, err := s.b.start(roleHoldfast)
 	if err != nil {
 		return err
 	}
 	defer p.kill()
-	if err := do(p, "Gather", Gathering{s.dir, holder}); err != nil {
+	g := Gathering{Dir: s.dir}
+	for i := range n {
+		g.Holders = append(g.Holders, fmt.Sprintf("holder-%d-%d", s.crews, i))
+	}
+	if err := do(p, "Gather", g); err != nil {
 		return err
 	}
-	began := time.Now()
-	for range n {
+	// One after the other, so that each takes what makes it equal to the others.
+	for _, holder := range g.Holders {
 		if _, err := s.hire(r); err != nil {
 			return err
 		}
-	}
-	if took := time.Since(began); took > gatherWithin {
-		return fmt.Errorf("%d workers took %s to join: the machine is too busy for figures", n, took.Round(time.Second))
-	}
-	if err := do(s.workers[0], "Stopped", holder); err != nil {
-		return err
+		if err := do(p, "Stopped", holder); err != nil {
+			return err
+		}
+		if err := s.awaitTaken(p, holder); err != nil {
+			return err
+		}
 	}
 	if _, err := call[time.Time](s.svc, "AwaitOnline", numbersOf(s.accounts)); err != nil {
 		return err
 	}
 	s.rest()
 	return nil
+}
+
+// awaitTaken waits until a holder has nothing any more and the workers' heartbeats
+// tell who has it.
+func (s *stage) awaitTaken(p *process, holder string) error {
+	for deadline := time.Now().Add(takenWithin); ; time.Sleep(20 * time.Millisecond) {
+		owners, err := call[map[string][]string](p, "Owners", None{})
+		if err != nil {
+			return err
+		}
+		if len(owners[holder]) == 0 {
+			time.Sleep(lease.DefaultHeartbeat)
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%d sessions were not taken within %s", len(owners[holder]), takenWithin)
+		}
+	}
 }
 
 // rest waits until what follows a login has been done and the buckets of logins

@@ -336,14 +336,16 @@ func (p *tab) readQR() (string, error) {
 }
 
 // scan reads the code from the screen and has a phone scan it. A code may change
-// between the two: then the next one is taken.
+// between the two, and some that a phone reads are too hard for the reader here:
+// then the next one is taken.
 func (p *tab) scan(s *stage, number string) {
 	p.t.Helper()
 	var said []byte
-	for range 4 {
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); {
 		code, err := p.readQR()
 		if err != nil {
 			said = []byte(err.Error())
+			time.Sleep(500 * time.Millisecond)
 			continue
 		}
 		status, b := s.request(s.control+"/scan", "POST", map[string]any{"qr": code, "number": number})
