@@ -22,6 +22,7 @@ const (
 	RuleOrder    = "event-order"      // first arrivals out of order, or epochs that go back
 	RuleSend     = "send-failed"      // accepted, and not sent in the end
 	RuleRead     = "send-read"        // sent, and not read exactly once
+	RuleCommand  = "command"          // accepted, and not done in the end, or not told of exactly once
 	RuleCipher   = "undecryptable"    // a ciphertext that its receiver could not open
 	RulePairing  = "pairing"          // more or less than one pairing of a session
 	RuleOffline  = "offline"          // not online again within the bound
@@ -47,6 +48,7 @@ func Check(h History) []Finding {
 	c.received()
 	c.events()
 	c.sent()
+	c.commands()
 	c.ciphers()
 	c.pairings()
 	c.rest()

@@ -25,6 +25,7 @@ type Options struct {
 	Sessions int
 	Workers  int
 	In, Out  float64 // messages a second, all sessions together
+	Orders   float64 // commands a second, likewise
 	Timing   Timing
 	Bound    time.Duration // from the last fault to all sessions being online
 	Say      func(format string, args ...any)
@@ -33,7 +34,7 @@ type Options struct {
 // Defaults are what `make chaos` runs with. The times are a fourth of the
 // defaults of the settings, or the trust would be over before a plan is.
 var Defaults = Options{
-	Length: 2 * time.Minute, Sessions: 60, Workers: 3, In: 4, Out: 1.5, Bound: time.Minute,
+	Length: 2 * time.Minute, Sessions: 60, Workers: 3, In: 4, Out: 1.5, Orders: 0.4, Bound: time.Minute,
 	Timing: Timing{Heartbeat: 500 * time.Millisecond, Trust: 2500 * time.Millisecond, Takeover: 4 * time.Second, Poll: 500 * time.Millisecond},
 }
 

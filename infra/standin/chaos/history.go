@@ -40,6 +40,7 @@ type History struct {
 	Wrote    []Wrote
 	Arrivals []Arrival
 	Sent     []Sent
+	Ordered  []Ordered
 	Read     []Read
 	Unread   []Unread
 	Final    []crew.Session
@@ -87,6 +88,7 @@ type Arrival struct {
 	Seq     uint64
 	Message string // of a received message: its id
 	Text    string
+	Command string // of command.done: the command's id
 }
 
 // Sent is a text that the API has accepted.

@@ -31,9 +31,10 @@ type envelope struct {
 	Epoch   uint64 `json:"epoch"`
 	Seq     uint64 `json:"seq"`
 	Data    struct {
-		ID     string `json:"id"`
-		Text   string `json:"text"`
-		FromMe bool   `json:"fromMe"`
+		ID      string `json:"id"`
+		Text    string `json:"text"`
+		FromMe  bool   `json:"fromMe"`
+		Command string `json:"command"`
 	} `json:"data"`
 }
 
@@ -70,6 +71,9 @@ func (s *sink) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if e.Type == "message.received" && !e.Data.FromMe {
 		a.Message, a.Text = e.Data.ID, e.Data.Text
 		s.messages[a.Session+" "+a.Message] = true
+	}
+	if e.Type == "command.done" {
+		a.Command = e.Data.Command
 	}
 	s.arrivals = append(s.arrivals, a)
 }

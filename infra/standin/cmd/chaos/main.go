@@ -45,6 +45,7 @@ func run(ctx context.Context, args []string, out, errs io.Writer) error {
 	flags.IntVar(&o.Sessions, "sessions", o.Sessions, "how many sessions")
 	flags.IntVar(&o.Workers, "workers", o.Workers, "how many workers, two at least")
 	flags.Float64Var(&o.In, "in", o.In, "messages a second to all sessions together")
+	flags.Float64Var(&o.Orders, "orders", o.Orders, "commands a second to all sessions together")
 	flags.Float64Var(&o.Out, "out", o.Out, "messages a second from all sessions together")
 	flags.DurationVar(&o.Timing.Heartbeat, "heartbeat", o.Timing.Heartbeat, "HOLDFAST_HEARTBEAT")
 	flags.DurationVar(&o.Timing.Trust, "trust", o.Timing.Trust, "HOLDFAST_TRUST")
