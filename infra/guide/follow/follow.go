@@ -194,7 +194,8 @@ func (r *runner) here(text string) string {
 
 // simulate starts the simulated service and points the session at it.
 func (r *runner) simulate(ctx context.Context, binary string, autoscan bool) error {
-	args := []string{"sim", "--control", "127.0.0.1:0"}
+	config := filepath.Join(r.notes, "sim.yaml")
+	args := []string{"sim", "--control", "127.0.0.1:0", "--write-config", config}
 	if autoscan {
 		args = append(args, "--autoscan", "--data-dir", filepath.Join(r.work, "data"))
 	}
@@ -213,14 +214,15 @@ func (r *runner) simulate(ctx context.Context, binary string, autoscan bool) err
 	b := &beside{group: cmd.Process.Pid, out: out, what: "holdfast sim", ended: make(chan struct{})}
 	go func() { _ = cmd.Wait(); close(b.ended) }()
 	r.besides = append(r.besides, b)
-	var told struct{ URL, ControlURL, RootKey string }
+	var told struct{ ControlURL string }
 	if err := r.wait(ctx, limit, func() bool {
 		line, _, ok := strings.Cut(read(out), "\n")
 		return ok && json.Unmarshal([]byte(line), &told) == nil
 	}); err != nil {
 		return fmt.Errorf("holdfast sim: %w; it prints: %s", err, read(out))
 	}
-	r.env = append(r.env, "HOLDFAST_WHATSAPP_URL="+told.URL, "HOLDFAST_WHATSAPP_ROOT_KEY="+told.RootKey, "sim="+told.ControlURL)
+	// A file, so that a page can name another one and go elsewhere.
+	r.env = append(r.env, "HOLDFAST_CONFIG="+config, "sim="+told.ControlURL)
 	return nil
 }
 

@@ -71,7 +71,7 @@ var (
 	loneWords  = []string{"interrupt", "kill"}
 
 	mark  = regexp.MustCompile(`^<!-- follow( page)?(?:: (.*?))? -->$`)
-	fence = regexp.MustCompile("^(```+|~~~+)\\s*(\\S*)")
+	fence = regexp.MustCompile("^( *)(```+|~~~+)\\s*(\\S*)")
 )
 
 // fault is what is wrong at a line of a page.
@@ -92,6 +92,7 @@ func parse(name string, text []byte) (page, error) {
 		closing string // the end of the block that the line is in; empty: in none
 		body    []string
 		begin   int
+		indent  int // of the block, which may stand in a list
 		lang    string
 	)
 	wrong := func(line int, format string, a ...any) error {
@@ -101,8 +102,8 @@ func parse(name string, text []byte) (page, error) {
 	for i, l := range lines {
 		n := i + 1
 		if closing != "" {
-			if strings.TrimRight(l, " ") != closing {
-				body = append(body, l)
+			if strings.TrimSpace(l) != closing {
+				body = append(body, undented(l, indent))
 				continue
 			}
 			closing = ""
@@ -126,7 +127,7 @@ func parse(name string, text []byte) (page, error) {
 			continue
 		}
 		if m := fence.FindStringSubmatch(l); m != nil {
-			closing, lang, begin, body = m[1], m[2], n, nil
+			indent, closing, lang, begin, body = len(m[1]), m[2], m[3], n, nil
 			continue
 		}
 		m := mark.FindStringSubmatch(strings.TrimSpace(l))
@@ -173,6 +174,14 @@ func parse(name string, text []byte) (page, error) {
 	return p, nil
 }
 
+// undented takes as many spaces from a line as its block is indented by.
+func undented(line string, by int) string {
+	for ; by > 0 && strings.HasPrefix(line, " "); by-- {
+		line = line[1:]
+	}
+	return line
+}
+
 // marked reads the words of a block's mark.
 func marked(words []string) (step, error) {
 	s := step{word: "run", within: limit}
@@ -197,7 +206,8 @@ func marked(words []string) (step, error) {
 }
 
 // pattern is what an output must match: the text itself, where … is any text.
-// Spaces at the ends of lines and empty lines at the end do not count.
+// Spaces at the ends of lines and empty lines at the end do not count, and
+// neither does how wide the columns of a table are.
 func pattern(text string, more bool) *regexp.Regexp {
 	parts := strings.Split(tidy(text), "…")
 	for i := range parts {
@@ -210,8 +220,11 @@ func pattern(text string, more bool) *regexp.Regexp {
 	return regexp.MustCompile(`(?s)\A` + strings.Join(parts, `.*?`) + end)
 }
 
-var lineEnds = regexp.MustCompile(`[ \t\r]+\n`)
+var (
+	lineEnds = regexp.MustCompile(`[ \t\r]+\n`)
+	columns  = regexp.MustCompile(`(\S)   *`)
+)
 
 func tidy(text string) string {
-	return strings.TrimRight(lineEnds.ReplaceAllString(text+"\n", "\n"), "\n")
+	return columns.ReplaceAllString(strings.TrimRight(lineEnds.ReplaceAllString(text+"\n", "\n"), "\n"), "$1  ")
 }

@@ -25,6 +25,7 @@ type runner struct {
 	typed   io.WriteCloser
 	said    chan string // lines of the session's third output; closed when it has ended
 	count   int
+	logged  string // what the log got last
 	besides []*beside
 }
 
@@ -127,7 +128,10 @@ func (r *runner) run(ctx context.Context, s step, within time.Duration) (out str
 		return "", 0, r.fault(s.line, fmt.Sprintf("it does not end within %s", s.within), r.here(read(output)))
 	case said, ok := <-r.said:
 		out = tidy(r.here(read(output)))
-		fmt.Fprintln(r.log, out)
+		if out != r.logged { // of a block that is repeated, what is new
+			fmt.Fprintln(r.log, out)
+			r.logged = out
+		}
 		if !ok {
 			at, why := s.line, "it ends the session"
 			if b := read(failed); b != "" {
