@@ -208,7 +208,7 @@ func commandsPage() string {
 		m.text("## %s", c.CommandPath())
 		for _, paragraph := range strings.Split(cmp.Or(c.Long, sentence(c.Short)), "\n\n") {
 			if strings.HasPrefix(paragraph, " ") { // lines to be typed
-				m.text("    %s", strings.ReplaceAll(strings.TrimSpace(paragraph), "\n", "\n    "))
+				m.text("    %s", strings.ReplaceAll(strings.TrimSpace(paragraph), "\n  ", "\n    "))
 				continue
 			}
 			m.text("%s", strings.ReplaceAll(paragraph, "\n", " "))
