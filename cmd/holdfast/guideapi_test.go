@@ -95,7 +95,7 @@ func apiPage() string {
 	}
 	m.text("## Routes")
 	m.table(rows)
-	m.text("A worker's own listener has `GET /health`, `/health/live`, `/health/ready`, `/health/memory`, `/metrics`, and for a worker of a single session `GET /qr-image` and `POST /restart`; [the README](../../README.md#health) says what they answer.")
+	m.text("A worker's own listener has `GET /health`, `/health/live`, `/health/ready`, `/health/memory`, `/metrics`, and for a worker of a single session `GET /qr-image` and `POST /restart`; [operating](operating.md#health) says what they answer.")
 	for _, tag := range slices.Sorted(maps.Keys(groups)) {
 		for _, e := range groups[tag] {
 			m.text("### %s", e.op.OperationID)

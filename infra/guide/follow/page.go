@@ -11,6 +11,10 @@
 //	<!-- follow: fails -->      its last command must fail
 //	<!-- follow: within=90s --> another limit than 60 s; may be added to the words above
 //
+// before a block of output:
+//
+//	<!-- follow: prints -->     the last background command prints this some time from here on
+//
 // or alone, between blocks:
 //
 //	<!-- follow: interrupt -->  types Ctrl-C where the last background command runs, and waits for its end
@@ -55,7 +59,7 @@ func (p page) does(word string) bool { return slices.Contains(p.words, word) }
 
 // step is one block of commands, or a mark that stands alone.
 type step struct {
-	word   string // run, until, background, fails, interrupt, kill
+	word   string // run, until, background, fails, prints, interrupt, kill
 	within time.Duration
 	line   int // of the first command, or of the mark; from 1
 	text   string
@@ -67,7 +71,7 @@ type step struct {
 
 var (
 	pageWords  = []string{"sim", "autoscan", "source"}
-	blockWords = []string{"until", "background", "fails"}
+	blockWords = []string{"until", "background", "fails", "prints"}
 	loneWords  = []string{"interrupt", "kill"}
 
 	mark  = regexp.MustCompile(`^<!-- follow( page)?(?:: (.*?))? -->$`)
@@ -109,6 +113,13 @@ func parse(name string, text []byte) (page, error) {
 			closing = ""
 			block := strings.Join(body, "\n")
 			switch {
+			case waiting != nil && waiting.word == "prints":
+				if lang != "output" {
+					return p, wrong(begin, "what is printed is a block of language output, not %q", lang)
+				}
+				waiting.wants, waiting.wantsLine, waiting.wantsMatch = &block, begin, pattern("…"+block, true)
+				p.steps = append(p.steps, *waiting)
+				waiting, latest = nil, 0
 			case waiting != nil:
 				if lang != "sh" && lang != "bash" {
 					return p, wrong(begin, "a block to follow is of language %q: sh or bash are run", lang)

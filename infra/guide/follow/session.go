@@ -76,6 +76,12 @@ func (r *runner) step(ctx context.Context, s step) error {
 		return r.stop(ctx, s)
 	case "background":
 		return r.start(ctx, s)
+	case "prints":
+		b := r.latest()
+		if b == nil {
+			return r.fault(s.line, "no background command is running", "")
+		}
+		return r.printed(ctx, b, s, s.wantsLine)
 	}
 	r.note(s)
 	deadline := time.Now().Add(s.within)
@@ -177,46 +183,59 @@ func (r *runner) start(ctx context.Context, s step) error {
 	if s.wants == nil {
 		return nil
 	}
+	return r.printed(ctx, b, s, s.line)
+}
+
+// printed waits until a background command has printed what a step wants. line
+// is blamed where it ends before.
+func (r *runner) printed(ctx context.Context, b *beside, s step, line int) error {
 	alive := true
-	err = r.wait(ctx, s.within, func() bool {
-		alive = lives(group) // before it is read: what it printed at its end counts
-		return s.wantsMatch.MatchString(tidy(r.here(read(output)))) || !alive
+	err := r.wait(ctx, s.within, func() bool {
+		alive = lives(b.group) // before it is read: what it printed at its end counts
+		return s.wantsMatch.MatchString(tidy(r.here(read(b.out)))) || !alive
 	})
-	out := tidy(r.here(read(output)))
+	out := tidy(r.here(read(b.out)))
 	switch {
 	case err == nil && s.wantsMatch.MatchString(out):
 		return nil
 	case !alive:
-		return r.fault(s.line, "it ends before it prints what the page says", out)
+		return r.fault(line, "it ends before it prints what the page says", out)
 	case ctx.Err() != nil:
-		return r.fault(s.line, context.Cause(ctx).Error(), out)
+		return r.fault(line, context.Cause(ctx).Error(), out)
 	}
 	return r.fault(s.wantsLine, fmt.Sprintf("it does not come to print this within %s", s.within), out)
 }
 
+// latest is the last background command that was not ended yet; nil: none.
+func (r *runner) latest() *beside {
+	for i := len(r.besides) - 1; i >= 0; i-- {
+		if b := r.besides[i]; !b.done && b.line > 0 {
+			return b
+		}
+	}
+	return nil
+}
+
 // stop ends the last background command that was not ended yet.
 func (r *runner) stop(ctx context.Context, s step) error {
-	for i := len(r.besides) - 1; i >= 0; i-- {
-		b := r.besides[i]
-		if b.done || b.line == 0 {
-			continue
-		}
-		b.done = true
-		if !lives(b.group) {
-			return r.fault(s.line, fmt.Sprintf("the command of line %d has ended before", b.line), r.here(read(b.out)))
-		}
-		if s.word == "kill" {
-			kill(b.group)
-		} else {
-			interrupt(b.group)
-		}
-		if err := r.wait(ctx, s.within, func() bool { return !lives(b.group) }); err != nil {
-			return r.fault(s.line, fmt.Sprintf("the command of line %d does not end: %s", b.line, err), r.here(read(b.out)))
-		}
-		fmt.Fprintf(r.log, "-- %s: %s\n", s.word, b.what)
-		return nil
+	b := r.latest()
+	if b == nil {
+		return r.fault(s.line, "no background command is running", "")
 	}
-	return r.fault(s.line, "no background command is running", "")
+	b.done = true
+	if !lives(b.group) {
+		return r.fault(s.line, fmt.Sprintf("the command of line %d has ended before", b.line), r.here(read(b.out)))
+	}
+	if s.word == "kill" {
+		kill(b.group)
+	} else {
+		interrupt(b.group)
+	}
+	if err := r.wait(ctx, s.within, func() bool { return !lives(b.group) }); err != nil {
+		return r.fault(s.line, fmt.Sprintf("the command of line %d does not end: %s", b.line, err), r.here(read(b.out)))
+	}
+	fmt.Fprintf(r.log, "-- %s: %s\n", s.word, b.what)
+	return nil
 }
 
 // end ends what still runs.
