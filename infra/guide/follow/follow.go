@@ -110,7 +110,7 @@ func copySource(from, to, binary string) error {
 	if from == "" {
 		return errors.New("follow: the page wants the source: give Options.Source")
 	}
-	left := []string{".git", "bin", "dist", "data", "node_modules", "testdata", "cover.out"}
+	left := []string{"bin", "dist", "data", "cover.out"} // at the top
 	err := filepath.WalkDir(from, func(path string, d os.DirEntry, err error) error {
 		if err != nil || path == from {
 			return err
@@ -119,7 +119,7 @@ func copySource(from, to, binary string) error {
 		if err != nil {
 			return err
 		}
-		if slices.Contains(left, d.Name()) {
+		if slices.Contains(left, rel) || strings.HasPrefix(d.Name(), ".") || d.Name() == "testdata" || d.Name() == "node_modules" {
 			if d.IsDir() {
 				return filepath.SkipDir
 			}
