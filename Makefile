@@ -10,7 +10,7 @@ LDFLAGS := -X main.release=$(VERSION)
 RACE := GORACE="halt_on_error=0 suppressions=$(CURDIR)/infra/racecheck/library.supp"
 
 .DEFAULT_GOAL := help
-.PHONY: help build run demo fleet chaos lambda test quick bench cost microbench lint fuzz cover clean browser terraform
+.PHONY: help build run demo fleet chaos lambda test quick bench cost microbench lint fuzz cover clean browser terraform guide
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -49,6 +49,9 @@ test: ## all tests under the race detector, under 5 minutes on 2 cores
 	$(RACE) $(GO) test $(DETECT) -p 2 -timeout 10m $(TESTFLAGS) ./...
 	cd state/vault/s3test && $(GO) test $(DETECT) -timeout 2m $(TESTFLAGS) ./...
 	cd infra/standin && $(GO) test $(DETECT) -timeout 2m $(TESTFLAGS) ./...
+
+guide: ## write the references of the guide from the code; a test fails where they are not up to date
+	HOLDFAST_WRITE_GUIDE=1 $(GO) test -count=1 -run '^TestGuideReferences$$' ./cmd/holdfast
 
 browser: build ## the console in a headless Chromium, against the program and the simulated service; pictures in HOLDFAST_SCREENSHOTS
 	cd infra/console/browsertest && $(GO) test -timeout 5m $(TESTFLAGS) ./...
