@@ -10,7 +10,7 @@ LDFLAGS := -X main.release=$(VERSION)
 RACE := GORACE="halt_on_error=0 suppressions=$(CURDIR)/infra/racecheck/library.supp"
 
 .DEFAULT_GOAL := help
-.PHONY: help build run demo fleet chaos lambda test quick bench cost microbench lint fuzz cover clean browser
+.PHONY: help build run demo fleet chaos upgrade throttle lambda test quick bench cost microbench lint fuzz cover clean browser
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -31,6 +31,12 @@ fleet: build ## three workers over stand-ins for AWS, to watch; ARGS=--tour show
 
 chaos: build ## break such a fleet and prove that nothing is lost; ARGS='-minutes 5 -seed 42'
 	cd infra/standin && $(GO) run ./cmd/chaos -binary $(CURDIR)/$(BIN) $(ARGS)
+
+upgrade: build ## upgrade such a fleet from the oldest release that may be, roll it back, and forward again, under traffic
+	cd infra/standin && $(GO) run ./cmd/upgrade -binary $(CURDIR)/$(BIN) $(ARGS)
+
+throttle: build ## have the tables of such a fleet refuse everything for a minute
+	cd infra/standin && $(GO) run ./cmd/throttle -binary $(CURDIR)/$(BIN) $(ARGS)
 
 # For the runtime provided.al2023. The same source and Go make the same bytes.
 lambda: ## dist/lambda-arm64.zip and dist/lambda-amd64.zip: the admin side as a Lambda function
