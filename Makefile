@@ -10,7 +10,7 @@ LDFLAGS := -X main.release=$(VERSION)
 RACE := GORACE="halt_on_error=0 suppressions=$(CURDIR)/infra/racecheck/library.supp"
 
 .DEFAULT_GOAL := help
-.PHONY: help build run demo fleet chaos lambda test quick bench cost microbench lint fuzz cover clean browser terraform guide
+.PHONY: help build run demo fleet chaos lambda test quick bench cost microbench lint fuzz cover clean browser terraform guide upgrade throttle
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -32,6 +32,12 @@ fleet: build ## three workers over stand-ins for AWS, to watch; ARGS=--tour show
 chaos: build ## break such a fleet and prove that nothing is lost; ARGS='-minutes 5 -seed 42'
 	cd infra/standin && $(GO) run ./cmd/chaos -binary $(CURDIR)/$(BIN) $(ARGS)
 
+upgrade: build ## upgrade such a fleet from the oldest release that may be, roll it back, and forward again, under traffic
+	cd infra/standin && $(GO) run ./cmd/upgrade -binary $(CURDIR)/$(BIN) $(ARGS)
+
+throttle: build ## have the tables of such a fleet refuse everything for a minute
+	cd infra/standin && $(GO) run ./cmd/throttle -binary $(CURDIR)/$(BIN) $(ARGS)
+
 # For the runtime provided.al2023. The same source and Go make the same bytes.
 lambda: ## dist/lambda-arm64.zip and dist/lambda-amd64.zip: the admin side as a Lambda function
 	@set -e; for arch in arm64 amd64; do \
@@ -48,7 +54,7 @@ test: ## all tests under the race detector, under 5 minutes on 2 cores
 	@[ -n "$(DETECT)" ] || echo "no C compiler: the tests run without the race detector"
 	$(RACE) $(GO) test $(DETECT) -p 2 -timeout 10m $(TESTFLAGS) ./...
 	cd state/vault/s3test && $(GO) test $(DETECT) -timeout 2m $(TESTFLAGS) ./...
-	cd infra/standin && $(GO) test $(DETECT) -timeout 2m $(TESTFLAGS) ./...
+	cd infra/standin && $(GO) test $(DETECT) -timeout 4m $(TESTFLAGS) ./...
 
 guide: ## write the references of the guide from the code; a test fails where they are not up to date
 	HOLDFAST_WRITE_GUIDE=1 $(GO) test -count=1 -run '^TestGuideReferences$$' ./cmd/holdfast
@@ -59,7 +65,7 @@ browser: build ## the console in a headless Chromium, against the program and th
 quick: ## all tests without the race detector, in less time
 	$(GO) test -timeout 3m ./...
 	cd state/vault/s3test && $(GO) test -timeout 2m ./...
-	cd infra/standin && $(GO) test -timeout 2m ./...
+	cd infra/standin && $(GO) test -timeout 4m ./...
 
 # The contract's figures, those of a session beside the library alone: half an
 # hour. BENCH_SHORT=1 is the form of a smoke test, about two minutes. ARGS takes

@@ -23,6 +23,9 @@ type sink struct {
 	bad      int             // requests that were no event
 }
 
+// stateEvent is the type of event that says what a session is now.
+const stateEvent = "session.state"
+
 // envelope is what is read of an event.
 type envelope struct {
 	ID      string `json:"id"`
@@ -35,6 +38,8 @@ type envelope struct {
 		Text    string `json:"text"`
 		FromMe  bool   `json:"fromMe"`
 		Command string `json:"command"`
+		State   string `json:"state"`
+		Cause   string `json:"cause"`
 	} `json:"data"`
 }
 
@@ -74,6 +79,9 @@ func (s *sink) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if e.Type == "command.done" {
 		a.Command = e.Data.Command
+	}
+	if e.Type == stateEvent {
+		a.State, a.Cause = e.Data.State, e.Data.Cause
 	}
 	s.arrivals = append(s.arrivals, a)
 }
