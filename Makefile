@@ -2,7 +2,8 @@
 
 GO      ?= go
 BIN     := bin/holdfast
-VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+# Of a length that is given, because git's own choice grows with the clone.
+VERSION := $(shell git describe --tags --match 'v[0-9]*' --always --dirty --abbrev=12 2>/dev/null || echo devel)
 LDFLAGS := -X main.release=$(VERSION)
 
 # A live whatsmeow client races with itself inside the library's socket code. The
@@ -10,7 +11,7 @@ LDFLAGS := -X main.release=$(VERSION)
 RACE := GORACE="halt_on_error=0 suppressions=$(CURDIR)/infra/racecheck/library.supp"
 
 .DEFAULT_GOAL := help
-.PHONY: help build run demo fleet chaos lambda test quick bench cost microbench lint fuzz cover clean browser terraform guide upgrade throttle
+.PHONY: help build run demo fleet chaos lambda test quick bench cost microbench lint fuzz cover clean browser terraform guide upgrade throttle binaries image
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -38,12 +39,32 @@ upgrade: build ## upgrade such a fleet from the oldest release that may be, roll
 throttle: build ## have the tables of such a fleet refuse everything for a minute
 	cd infra/standin && $(GO) run ./cmd/throttle -binary $(CURDIR)/$(BIN) $(ARGS)
 
-# For the runtime provided.al2023. The same source and Go make the same bytes.
+# What is released. The same commit and Go make the same bytes, in any folder:
+# nothing of the machine, the clone or the time gets into them.
+COMMIT  := $(shell git describe --always --exclude '*' --dirty --abbrev=40 2>/dev/null)
+RELEASE := CGO_ENABLED=0 GOFLAGS=-buildvcs=false GOEXPERIMENT= GOAMD64=v1 GOARM64=v8.0 $(GO) build -trimpath \
+	-ldflags '-s -w -buildid= $(LDFLAGS) -X main.commit=$(COMMIT)'
+PLATFORMS ?= linux/amd64 linux/arm64 darwin/amd64 darwin/arm64
+
+binaries: ## dist/bin/OS-ARCH/holdfast for PLATFORMS; time zones are in it
+	@set -e; for p in $(PLATFORMS); do \
+		GOOS=$${p%/*} GOARCH=$${p#*/} $(RELEASE) -tags timetzdata -o dist/bin/$${p%/*}-$${p#*/}/holdfast ./cmd/holdfast; \
+	done
+
+# For the runtime provided.al2023.
 lambda: ## dist/lambda-arm64.zip and dist/lambda-amd64.zip: the admin side as a Lambda function
 	@set -e; for arch in arm64 amd64; do \
-		CGO_ENABLED=0 GOOS=linux GOARCH=$$arch $(GO) build -trimpath -buildvcs=false -tags lambda.norpc -ldflags '-s -w -buildid= $(LDFLAGS)' -o dist/lambda/$$arch/bootstrap ./cmd/lambda; \
+		GOOS=linux GOARCH=$$arch $(RELEASE) -tags lambda.norpc -o dist/lambda/$$arch/bootstrap ./cmd/lambda; \
 		$(GO) run ./cmd/lambda/pack dist/lambda/$$arch/bootstrap dist/lambda-$$arch.zip; \
 	done
+
+IMAGE     ?= localhost/holdfast
+IMAGE_TAG ?= $(VERSION)
+ARCHES    ?= amd64 arm64
+
+image: ## dist/image/holdfast-ARCH.tar for ARCHES, by buildah, podman or docker
+	@$(MAKE) --no-print-directory binaries PLATFORMS='$(addprefix linux/,$(ARCHES))'
+	@VERSION='$(VERSION)' COMMIT='$(COMMIT)' IMAGE='$(IMAGE):$(IMAGE_TAG)' ARCHES='$(ARCHES)' bash infra/image/build.sh
 
 # The race detector needs cgo and so a C compiler; where there is none, the tests
 # run without it and say so. Two packages at a time keep a machine of two cores

@@ -116,6 +116,16 @@ func TestVersion(t *testing.T) {
 	}
 }
 
+func TestCommitOfTheLinker(t *testing.T) {
+	defer func(was string) { commit = was }(commit)
+	for given, want := range map[string]string{"4d441e9": "commit    4d441e9\n", "4d441e9-dirty": "commit    4d441e9 (changed)\n"} {
+		commit = given
+		if r := drive(t, nil, "version"); !strings.Contains(r.out, want) {
+			t.Errorf("%q is not in %s%s", want, r.out, r.err)
+		}
+	}
+}
+
 func TestCompletion(t *testing.T) {
 	for _, shell := range []string{"bash", "zsh", "fish"} {
 		r := drive(t, nil, "completion", shell)

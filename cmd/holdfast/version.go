@@ -6,12 +6,18 @@ import (
 	"io"
 	"runtime"
 	"runtime/debug"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
 
-// release is set by the linker: -ldflags "-X main.release=v1.2.3".
-var release string
+// release and commit are set by the linker: -ldflags "-X main.release=v1.2.3".
+// Go notes the commit by itself, too, but together with the tags and files that the
+// clone happens to have, which would give a release other bytes elsewhere.
+var (
+	release string
+	commit  string // with -dirty behind it where the work tree was changed
+)
 
 // Version is what this binary was made from.
 type Version struct {
@@ -36,6 +42,9 @@ func buildVersion() Version {
 		case "vcs.modified":
 			v.Modified = s.Value == "true"
 		}
+	}
+	if commit != "" {
+		v.Commit, v.Modified = strings.CutSuffix(commit, "-dirty")
 	}
 	for _, d := range info.Deps {
 		if d.Path == "go.mau.fi/whatsmeow" {

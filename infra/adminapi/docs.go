@@ -1,12 +1,13 @@
 package adminapi
 
 import (
-	"bytes"
 	"cmp"
-	"html/template"
+	"fmt"
+	"html"
 	"maps"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -14,12 +15,11 @@ import (
 
 // The docs page is drawn here from the OpenAPI document: no script, and nothing
 // that a browser would have to fetch from elsewhere.
-var docsTemplate = template.Must(template.New("docs").Parse(`<!doctype html>
+const docsHead = `<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{.Title}}</title>
 <style>
 :root { color-scheme: light dark; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 0 auto; padding: 1rem; }
@@ -32,33 +32,70 @@ table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; vertical-align: top; padding: .2rem .75rem .2rem 0; border-top: 1px solid #8883; }
 .what { opacity: .8; }
 </style>
-</head>
-<body>
-<h1>{{.Title}} <small>{{.Version}}</small></h1>
-<p>{{.About}}</p>
-<p>Send your key as <code>X-Api-Key</code>, or as <code>Authorization: Bearer</code>. The document for programs: <a href="/api/openapi.json">/api/openapi.json</a>.</p>
-{{range .Groups}}<h2>{{.Name}}</h2>
-{{range .Routes}}<details id="{{.ID}}"><summary><span class="method">{{.Method}}</span> <span class="path">{{.Path}}</span> <span class="what">{{.Summary}}</span></summary><div>
-<p>{{.About}}</p>
-{{if .Params}}<h4>Parameters</h4><table><tr><th>name</th><th>in</th><th>type</th><th></th></tr>
-{{range .Params}}<tr><td><code>{{.Name}}</code>{{if .Required}} *{{end}}</td><td>{{.In}}</td><td>{{.Type}}</td><td>{{.About}}</td></tr>
-{{end}}</table>{{end}}
-{{if .Body}}<h4>Body</h4><table><tr><th>field</th><th></th><th>type</th><th></th></tr>
-{{range .Body}}<tr><td><code>{{.Name}}</code>{{if .Required}} *{{end}}</td><td></td><td>{{.Type}}</td><td>{{.About}}</td></tr>
-{{end}}</table>{{end}}
-<h4>Answers</h4><table>{{range .Answers}}<tr><td>{{.Status}}</td><td>{{.About}}</td><td>{{range .Types}}<code>{{.}}</code> {{end}}</td><td>{{if .Schema}}<a href="#schema-{{.Schema}}">{{.Schema}}</a>{{end}}</td></tr>{{end}}</table>
-</div></details>
-{{end}}{{end}}
-<h2>Shapes</h2>
-{{range .Shapes}}<details id="schema-{{.Name}}"><summary><code>{{.Name}}</code></summary><div><table>
-{{range .Fields}}<tr><td><code>{{.Name}}</code>{{if .Required}} *{{end}}</td><td>{{.Type}}</td><td>{{.About}}</td></tr>
-{{end}}</table></div></details>
-{{end}}
-<h2>Codes of problems</h2>
-<table>{{range .Codes}}<tr><td><code>{{.Code}}</code></td><td>{{.Status}}</td><td>{{.Title}}</td></tr>{{end}}</table>
-</body>
-</html>
-`))
+`
+
+// page is a document of HTML that is being written.
+type page struct{ strings.Builder }
+
+// put writes markup, and for each %s in it a text, escaped. html/template would
+// do the same at the cost of a quarter of the program's size: it calls methods by
+// their names, and so the linker keeps every method of every type.
+func (p *page) put(markup string, texts ...string) {
+	escaped := make([]any, len(texts))
+	for i, t := range texts {
+		escaped[i] = html.EscapeString(t)
+	}
+	fmt.Fprintf(p, markup, escaped...)
+}
+
+func (p *page) route(r docRoute) {
+	p.put(`<details id="%s"><summary><span class="method">%s</span> <span class="path">%s</span> <span class="what">%s</span></summary><div>
+<p>%s</p>
+`, r.ID, r.Method, r.Path, r.Summary, r.About)
+	p.fields("Parameters", "<th>name</th><th>in</th><th>type</th><th></th>", r.Params)
+	p.fields("Body", "<th>field</th><th></th><th>type</th><th></th>", r.Body)
+	p.put("<h4>Answers</h4><table>")
+	for _, a := range r.Answers {
+		p.put("<tr><td>%s</td><td>%s</td><td>", a.Status, a.About)
+		for _, t := range a.Types {
+			p.put("<code>%s</code> ", t)
+		}
+		p.put("</td><td>")
+		if a.Schema != "" {
+			p.put(`<a href="#schema-%s">%s</a>`, a.Schema, a.Schema)
+		}
+		p.put("</td></tr>")
+	}
+	p.put("</table>\n</div></details>\n")
+}
+
+// fields is a table of them, nothing for none.
+func (p *page) fields(title, columns string, fields []docField) {
+	if len(fields) == 0 {
+		return
+	}
+	p.put("<h4>%s</h4><table><tr>"+columns+"</tr>\n", title)
+	for _, f := range fields {
+		p.put("<tr><td><code>%s</code>%s</td><td>%s</td><td>%s</td><td>%s</td></tr>\n", f.Name, star(f), f.In, f.Type, f.About)
+	}
+	p.put("</table>\n")
+}
+
+func (p *page) shape(s docShape) {
+	p.put(`<details id="schema-%s"><summary><code>%s</code></summary><div><table>`+"\n", s.Name, s.Name)
+	for _, f := range s.Fields {
+		p.put("<tr><td><code>%s</code>%s</td><td>%s</td><td>%s</td></tr>\n", f.Name, star(f), f.Type, f.About)
+	}
+	p.put("</table></div></details>\n")
+}
+
+// star marks what must be given.
+func star(f docField) string {
+	if f.Required {
+		return " *"
+	}
+	return ""
+}
 
 type docField struct {
 	Name, In, Type, About string
@@ -76,30 +113,13 @@ type docRoute struct {
 	Answers                          []docAnswer
 }
 
-type docGroup struct {
-	Name   string
-	Routes []docRoute
-}
-
 type docShape struct {
 	Name   string
 	Fields []docField
 }
 
-type docCode struct {
-	Code   Code
-	Status int
-	Title  string
-}
-
 // docsPage draws the document once.
 func docsPage(doc *huma.OpenAPI) []byte {
-	page := struct {
-		Title, Version, About string
-		Groups                []docGroup
-		Shapes                []docShape
-		Codes                 []docCode
-	}{Title: doc.Info.Title, Version: doc.Info.Version, About: strings.ReplaceAll(doc.Info.Description, "`", "")}
 	groups := map[string][]docRoute{}
 	for path, item := range doc.Paths {
 		for method, op := range map[string]*huma.Operation{"GET": item.Get, "POST": item.Post, "PATCH": item.Patch, "DELETE": item.Delete} {
@@ -108,23 +128,34 @@ func docsPage(doc *huma.OpenAPI) []byte {
 			}
 		}
 	}
+	p := new(page)
+	p.WriteString(docsHead)
+	p.put(`<title>%s</title>
+</head>
+<body>
+<h1>%s <small>%s</small></h1>
+<p>%s</p>
+<p>Send your key as <code>X-Api-Key</code>, or as <code>Authorization: Bearer</code>. The document for programs: <a href="/api/openapi.json">/api/openapi.json</a>.</p>
+`, doc.Info.Title, doc.Info.Title, doc.Info.Version, strings.ReplaceAll(doc.Info.Description, "`", ""))
 	for _, name := range slices.Sorted(maps.Keys(groups)) {
+		p.put("<h2>%s</h2>\n", name)
 		routes := groups[name]
 		slices.SortFunc(routes, func(x, y docRoute) int { return cmp.Or(cmp.Compare(x.Path, y.Path), cmp.Compare(x.Method, y.Method)) })
-		page.Groups = append(page.Groups, docGroup{name, routes})
+		for _, r := range routes {
+			p.route(r)
+		}
 	}
+	p.put("<h2>Shapes</h2>\n")
 	shapes := doc.Components.Schemas.Map()
 	for _, name := range slices.Sorted(maps.Keys(shapes)) {
-		page.Shapes = append(page.Shapes, docShape{name, fieldsOf(shapes[name])})
+		p.shape(docShape{name, fieldsOf(shapes[name])})
 	}
+	p.put("<h2>Codes of problems</h2>\n<table>")
 	for _, code := range slices.Sorted(maps.Keys(problems)) {
-		page.Codes = append(page.Codes, docCode{code, problems[code].status, problems[code].title})
+		p.put("<tr><td><code>%s</code></td><td>%s</td><td>%s</td></tr>", string(code), strconv.Itoa(problems[code].status), problems[code].title)
 	}
-	var b bytes.Buffer
-	if err := docsTemplate.Execute(&b, page); err != nil {
-		panic("docs page: " + err.Error()) // the template and its data are both ours
-	}
-	return b.Bytes()
+	p.put("</table>\n</body>\n</html>\n")
+	return []byte(p.String())
 }
 
 func docOf(method, path string, op *huma.Operation, schemas huma.Registry) docRoute {
