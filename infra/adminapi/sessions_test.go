@@ -16,7 +16,7 @@ import (
 func TestCreateLeavesSpecCommandAndAudit(t *testing.T) {
 	s := newStage(t)
 	r := s.ask(Operator, "POST", "/api/sessions", `{"name":"shop","settings":{"profile":"gentle","labels":{"team":"a"}}}`)
-	v := want[ChangedSession](t, r, 201)
+	v := want[ChangedSession](t, r, 202)
 	if v.Name != "shop" || v.Wanted != state.WantRunning || v.State != state.Unowned || v.Generation != 1 || v.Settings.Profile != "gentle" {
 		t.Errorf("session %+v", v)
 	}
@@ -208,12 +208,12 @@ func TestPatchMergesAndIsConditional(t *testing.T) {
 	s := newStage(t)
 	s.session("shop")
 	r := s.ask(Operator, "PATCH", "/api/sessions/shop", `{"settings":{"profile":"gentle","labels":{"a":"1","b":"2"},"override":{"keepalive-interval":"20s"}}}`, "If-Match", `"1"`)
-	v := want[ChangedSession](t, r, 200)
+	v := want[ChangedSession](t, r, 202)
 	if v.Generation != 2 || r.Header.Get("ETag") != `"2"` {
 		t.Errorf("generation %d, ETag %s", v.Generation, r.Header.Get("ETag"))
 	}
 	wantProblem(t, s.ask(Operator, "PATCH", "/api/sessions/shop", `{"settings":{"profile":"guide"}}`, "If-Match", `"1"`), CodePrecondition)
-	v = want[ChangedSession](t, s.ask(Operator, "PATCH", "/api/sessions/shop", `{"settings":{"profile":"","labels":{"a":"","c":"3"}}}`), 200)
+	v = want[ChangedSession](t, s.ask(Operator, "PATCH", "/api/sessions/shop", `{"settings":{"profile":"","labels":{"a":"","c":"3"}}}`), 202)
 	if got := fmt.Sprint(v.Settings.Profile, v.Settings.Labels, v.Settings.Override); got != "map[b:2 c:3] map[keepalive-interval:20s]" {
 		t.Errorf("settings %s", got)
 	}
@@ -224,7 +224,7 @@ func TestPatchMergesAndIsConditional(t *testing.T) {
 
 func TestDeleteOfASession(t *testing.T) {
 	s := newStage(t)
-	want[ChangedSession](t, s.ask(Operator, "POST", "/api/sessions", `{"name":"never-owned"}`), 201)
+	want[ChangedSession](t, s.ask(Operator, "POST", "/api/sessions", `{"name":"never-owned"}`), 202)
 	if c := want[Command](t, s.ask(Admin, "DELETE", "/api/sessions/never-owned", ""), 202); c.State != state.CommandDone {
 		t.Errorf("command %+v", c)
 	}
