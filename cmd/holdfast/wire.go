@@ -298,12 +298,12 @@ func routes(cfg Config, mode Mode, o *opened, w *worker.Worker, keys []adminapi.
 		Metrics:  promhttp.HandlerFor(metrics.Registry, promhttp.HandlerOpts{}),
 		Version:  version, API: api, OpenQR: mode == ModeDev && onLoopback(cfg.Listen),
 	}))
-	if mode == ModeDev {
-		mux.Handle("/api/", api)
-		mux.Handle(console.Prefix, console.Handler())
-		mux.Handle("/{$}", console.Handler())
+	if mode != ModeDev {
+		return mux
 	}
-	return mux
+	mux.Handle(console.Prefix, console.Handler())
+	mux.Handle("/{$}", console.Handler())
+	return withAPI(api, mux)
 }
 
 // snapshot is what the worker's own health routes tell.

@@ -30,7 +30,7 @@ func TestWhoDidWhatIsKept(t *testing.T) {
 	s := newStage(t)
 	for _, name := range []string{"shop", "bar", "gone"} {
 		s.pass(time.Second)
-		want[ChangedSession](t, s.ask(Operator, "POST", "/api/sessions", `{"name":"`+name+`"}`), 201)
+		want[ChangedSession](t, s.ask(Operator, "POST", "/api/sessions", `{"name":"`+name+`"}`), 202)
 	}
 	for _, path := range []string{"shop/stop", "bar/stop", "shop/start", "bar/start", "shop/restart"} {
 		s.pass(time.Second)
@@ -140,9 +140,9 @@ func TestCreatingIsRepeated(t *testing.T) {
 	create := func(key string) reply {
 		return s.ask(Operator, "POST", "/api/sessions", `{"name":"shop"}`, "Idempotency-Key", key)
 	}
-	first := want[ChangedSession](t, create("k"), 201)
+	first := want[ChangedSession](t, create("k"), 202)
 	s.online(s.own("shop"))
-	again := want[ChangedSession](t, create("k"), 201)
+	again := want[ChangedSession](t, create("k"), 202)
 	if first.Command != again.Command || again.Generation != 1 {
 		t.Errorf("%s and %s", first.Command, again.Command)
 	}

@@ -61,15 +61,15 @@ type commandOutput struct {
 func (a *API) sessionRoutes() {
 	tags := []string{"Sessions"}
 	route(a, Operator, huma.Operation{OperationID: "create-session", Method: http.MethodPost, Path: "/api/sessions", Tags: tags,
-		Summary: "Create a session", DefaultStatus: http.StatusCreated, Errors: []int{400, 409, 413, 415},
-		Description: "A worker takes it and shows a QR. Its name may have been that of a deleted one."}, a.create)
+		Summary: "Create a session", DefaultStatus: http.StatusAccepted, Errors: []int{400, 409, 413, 415},
+		Description: "It is there at once; a worker takes it and shows a QR. Its name may have been that of a deleted one."}, a.create)
 	route(a, Viewer, huma.Operation{OperationID: "list-sessions", Method: http.MethodGet, Path: "/api/sessions", Tags: tags,
 		Summary: "List sessions", Errors: []int{422},
 		Description: "In order of name. A filtered page may be short, or empty, and still have a next one."}, a.list)
 	route(a, Viewer, huma.Operation{OperationID: "get-session", Method: http.MethodGet, Path: "/api/sessions/{name}", Tags: tags,
 		Summary: "Show a session", Errors: []int{404}}, a.get)
 	route(a, Operator, huma.Operation{OperationID: "patch-session", Method: http.MethodPatch, Path: "/api/sessions/{name}", Tags: tags,
-		Summary: "Change a session's settings", Errors: []int{400, 404, 409, 412, 413, 415},
+		Summary: "Change a session's settings", DefaultStatus: http.StatusAccepted, Errors: []int{400, 404, 409, 412, 413, 415},
 		Description: "With If-Match only if the session is still at that version."}, a.patch)
 	route(a, Admin, huma.Operation{OperationID: "delete-session", Method: http.MethodDelete, Path: "/api/sessions/{name}", Tags: tags,
 		Summary: "Delete a session", DefaultStatus: http.StatusAccepted, Errors: []int{404, 409, 412},
@@ -141,7 +141,7 @@ func (a *API) created(ctx context.Context, name, command string) (*changedOutput
 	if err != nil {
 		return nil, err
 	}
-	return &changedOutput{Status: http.StatusCreated, ETag: etag(s.spec), Location: "/api/sessions/" + name,
+	return &changedOutput{Status: http.StatusAccepted, ETag: etag(s.spec), Location: "/api/sessions/" + name,
 		Body: ChangedSession{a.view(ctx, s), state.CommandRef(name, command)}}, nil
 }
 
@@ -300,7 +300,7 @@ func (a *API) patch(ctx context.Context, in *patchInput) (*changedOutput, error)
 			return nil, err
 		}
 	}
-	return &changedOutput{Status: http.StatusOK, ETag: etag(after.spec), Body: ChangedSession{a.view(ctx, after), state.CommandRef(in.Name, c.ID)}}, nil
+	return &changedOutput{Status: http.StatusAccepted, ETag: etag(after.spec), Body: ChangedSession{a.view(ctx, after), state.CommandRef(in.Name, c.ID)}}, nil
 }
 
 // advance marks the spec as changed.

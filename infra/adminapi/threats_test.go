@@ -19,7 +19,7 @@ func TestAStolenKeyYieldsNoSecrets(t *testing.T) {
 	s := newStage(t)
 	o := s.session("shop")
 	want[ChangedSession](t, s.ask(Operator, "PATCH", "/api/sessions/shop",
-		`{"settings":{"webhookUrl":"https://example.test/hook","webhookSecret":"hush-hush-hush-hush","proxy":"socks5://u:hush@127.0.0.1:1"}}`), 200)
+		`{"settings":{"webhookUrl":"https://example.test/hook","webhookSecret":"hush-hush-hush-hush","proxy":"socks5://u:hush@127.0.0.1:1"}}`), 202)
 	s.commit(o, state.Put(state.KindMeta, "", s.encode(state.Meta{V: state.Format, Keyset: []byte("hush-keyset"),
 		Credential: &state.ObjectPointer{Name: "hush-object"}})))
 	s.online(o)
