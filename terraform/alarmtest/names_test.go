@@ -256,3 +256,33 @@ func TestEachAlarmHasAMeaning(t *testing.T) {
 		}
 	}
 }
+
+// What it costs is told in package emf and in the module: so many metrics of a fleet
+// that is well, and so many in alarms.
+func TestWhatIsPaidFor(t *testing.T) {
+	const toldMetrics, toldInAlarms = 26, 48
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer w.stop()
+		w.minute(nil)
+		w.minute(nil)
+		before := w.stored()
+		w.minute(nil)
+		n := 0
+		for id, points := range w.stored() {
+			if len(points) > len(before[id]) {
+				n++
+			}
+		}
+		if n != toldMetrics {
+			t.Errorf("%d metrics are written in a minute, and told are %d", n, toldMetrics)
+		}
+	})
+	n := 0
+	for _, a := range alarmsOf(t) {
+		n += len(a.Stats)
+	}
+	if n != toldInAlarms {
+		t.Errorf("%d metrics are in alarms, and told are %d", n, toldInAlarms)
+	}
+}

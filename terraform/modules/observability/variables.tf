@@ -108,7 +108,7 @@ variable "runbooks" {
 variable "thresholds" {
   description = <<-D
     What the alarms compare with. More than: capacity_percent of the living workers' capacity; takeover_seconds from the sight of a dead worker's session to
-    its claim; undecryptable messages in 15 minutes; store_errors, dynamodb_throttles, dynamodb_errors and api_5xx in 5 minutes; memory_percent of a worker,
+    its claim, in steps of 10, 20, 41, 82; undecryptable messages in 15 minutes; store_errors, dynamodb_throttles, dynamodb_errors and api_5xx in 5 minutes; memory_percent of a worker,
     cpu_percent of the service. Less than: lease_trust_seconds, of the 8 that a worker trusts itself by default.
   D
   type = object({
