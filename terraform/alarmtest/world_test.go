@@ -121,7 +121,7 @@ func (w *world) join(id string) *living {
 	l.metrics.Leases().Trust(6 * time.Second)
 	w.workers[id] = l
 	lines := emf.New(emf.Config{From: l.metrics.Registry, Rows: emf.WorkerRows(), Fleet: "prod", To: unless{&l.mute, w}, Every: time.Minute,
-		Properties: func() map[string]any { return map[string]any{"Worker": id} }})
+		Properties: func() map[string]any { return map[string]any{"Worker": id, "Version": "devel"} }})
 	go func() {
 		defer close(l.done)
 		lines.Run(l.end)
