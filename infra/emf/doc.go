@@ -15,9 +15,9 @@
 // # What it costs
 //
 // CloudWatch bills a metric for the hours in which it had a value, $0.30 a month
-// (the first 10 of an account are free). A fleet that is well writes 27 all the
-// time, whatever the number of its workers and sessions: 14 of its workers and 13
+// (the first 10 of an account are free). A fleet that is well writes 26 all the
+// time, whatever the number of its workers and sessions: 12 of its workers and 14
 // of the sweep, about $8 a month. One more that speaks of trouble costs
-// $0.0004 for each hour in which there was some. The lines are about 1.5 KB, so 65
+// $0.0004 for each hour in which there was some. A line has 1 to 2 KB, so some 65
 // MB a month and worker in the log, $0.03.
 package emf

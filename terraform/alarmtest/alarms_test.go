@@ -148,6 +148,7 @@ func scenarios(t *testing.T) map[string][]scenario {
 				}
 			}}},
 		"pairings-stale":      {becomes(state.Pairing)},
+		"workers-died":        {eachMinute("others declare it dead", func(w *world) { w.any().metrics.Leases().Died("w-0") }), ends(1)},
 		"workers-killed":      {ends(137), ends(2)},
 		"lease-trust-low":     {eachMinute("slow heartbeats", func(w *world) { w.any().metrics.Leases().Trust(2 * time.Second) })},
 		"trust-lost":          {eachMinute("no heartbeat in time", func(w *world) { w.any().metrics.Leases().Fenced(2) })},

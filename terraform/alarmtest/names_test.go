@@ -6,6 +6,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -180,6 +181,35 @@ func graphed(t *testing.T, m made) []metricID {
 	return all
 }
 
+// What the dashboard asks the log for stands in the workers' lines.
+func TestWhatTheLogIsAskedFor(t *testing.T) {
+	var v struct {
+		Body string `json:"dashboard_body"`
+	}
+	if err := json.Unmarshal(resources(t, "aws_cloudwatch_dashboard")[0].Values, &v); err != nil {
+		t.Fatal(err)
+	}
+	asked := regexp.MustCompile(`(?:ispresent|latest|min|max|sum)\((\w+)\)|by (\w+)`).FindAllStringSubmatch(regexp.MustCompile(`SOURCE '/holdfast/prod/worker' [^"]*`).FindString(v.Body), -1)
+	if len(asked) < 8 {
+		t.Fatalf("%d fields are asked for in %s", len(asked), v.Body)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer w.stop()
+		w.minute(nil)
+		line, _, _ := strings.Cut(w.workerLog.String(), "\n")
+		fields := map[string]any{}
+		if err := json.Unmarshal([]byte(line), &fields); err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range asked {
+			if field := a[1] + a[2]; fields[field] == nil {
+				t.Errorf("no line has %s: %s", field, line)
+			}
+		}
+	})
+}
+
 // scaledBy is what a policy tracks.
 func scaledBy(t *testing.T, m made) metricID {
 	t.Helper()
@@ -254,5 +284,35 @@ func TestEachAlarmHasAMeaning(t *testing.T) {
 		if strings.Contains(meaning, "\n") || !strings.HasSuffix(meaning, ".") || len(meaning) > 300 || !strings.HasPrefix(alarms[name].Description, meaning+" Runbook: ") {
 			t.Errorf("%s: %q in %q", name, meaning, alarms[name].Description)
 		}
+	}
+}
+
+// What it costs is told in package emf and in the module: so many metrics of a fleet
+// that is well, and so many in alarms.
+func TestWhatIsPaidFor(t *testing.T) {
+	const toldMetrics, toldInAlarms = 26, 50
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer w.stop()
+		w.minute(nil)
+		w.minute(nil)
+		before := w.stored()
+		w.minute(nil)
+		n := 0
+		for id, points := range w.stored() {
+			if len(points) > len(before[id]) {
+				n++
+			}
+		}
+		if n != toldMetrics {
+			t.Errorf("%d metrics are written in a minute, and told are %d", n, toldMetrics)
+		}
+	})
+	n := 0
+	for _, a := range alarmsOf(t) {
+		n += len(a.Stats)
+	}
+	if n != toldInAlarms {
+		t.Errorf("%d metrics are in alarms, and told are %d", n, toldInAlarms)
 	}
 }

@@ -121,7 +121,7 @@ func (w *world) join(id string) *living {
 	l.metrics.Leases().Trust(6 * time.Second)
 	w.workers[id] = l
 	lines := emf.New(emf.Config{From: l.metrics.Registry, Rows: emf.WorkerRows(), Fleet: "prod", To: unless{&l.mute, w}, Every: time.Minute,
-		Properties: func() map[string]any { return map[string]any{"Worker": id} }})
+		Properties: func() map[string]any { return map[string]any{"Worker": id, "Version": "devel"} }})
 	go func() {
 		defer close(l.done)
 		lines.Run(l.end)
@@ -238,6 +238,11 @@ func (w *world) traffic(l *living) {
 	m.Sessions().Sent(true)
 	m.Delivered(deliver.Outcome{Sink: deliver.SinkWebhook, Result: deliver.ResultDelivered, Events: 2})
 	m.Leases().Trust(6 * time.Second)
+	for _, o := range l.sessions {
+		value, err := state.Encode(state.Meta{V: state.Format})
+		w.must(err)
+		w.must(l.store.Commit(w.t.Context(), o.Fence(), "", []state.Write{state.Put(state.KindMeta, "", value)}))
+	}
 	if time.Now().Minute()%20 == 7 {
 		m.Sessions().Disconnected(state.CauseNetwork)
 		m.Sessions().Reconnected(4 * time.Second)

@@ -15,7 +15,9 @@
 # So scaling in moves sessions twice, to the others and then to new workers, if it
 # comes too soon: it waits for scale_in_cooldown after each change, and target tracking
 # by itself for 15 minutes below nine tenths of the target. Out is fast: a new worker
-# takes sessions within seconds, and 30 s later receives some from the others.
+# takes sessions within seconds, and 30 s later receives some from the others. While a
+# deployment is under way nothing is scaled in, so that old and new workers side by
+# side do not look like too many.
 #
 # The module worker must have autoscaled = true, or each apply would set its count
 # back. workers_wanted of the module observability is then min.

@@ -16,7 +16,8 @@ locals {
   ours = { for name in [
     "CapacityUsed", "DisconnectsLoggedOut", "FencedWrites", "LeaseTrust", "Outages", "PairingsStale", "QueuesFilling", "ReconnectExhausted",
     "SessionsUnowned", "StateBanned", "StateConflict", "StateFailed", "StoreErrors", "SweepDuration", "TakeoverDuration", "TrustLost",
-    "Undecryptable", "WebhookFailures", "WebhookRefused", "WorkersAlive", "WorkersKilled", "WorkersPanicked",
+    "Undecryptable", "WebhookFailures", "WebhookRefused", "WorkersAlive", "WorkersDeclaredDead", "WorkersKilled",
+    "WorkersPanicked", "WorkersStopped",
     ] : name => { namespace = "Holdfast", name = name, dimensions = { Fleet = var.state.name } }
   }
 
@@ -39,23 +40,26 @@ locals {
     workers-below-wanted = { metrics = [local.ours.WorkersAlive], statistic = "Minimum", period = local.sweep, of = 3, in = 5, below = var.workers_wanted, missing = "breaching" }
     sweep-not-running    = { metrics = [local.ours.SweepDuration], statistic = "SampleCount", period = local.sweep, of = 5, in = 5, below = 1, missing = "breaching" }
     capacity-nearly-used = { metrics = [local.ours.CapacityUsed], statistic = "Maximum", period = local.sweep, of = 10, in = 10, above = var.thresholds.capacity_percent }
-    pairings-stale       = { metrics = [local.ours.PairingsStale], statistic = "Maximum", period = local.sweep, of = 5, in = 5, above = 0 }
-    workers-killed       = { metrics = [local.ours.WorkersKilled, local.ours.WorkersPanicked], statistic = "Sum", period = 300, of = 1, in = 1, above = 0 }
+    pairings-stale       = { metrics = [local.ours.PairingsStale], statistic = "Maximum", period = local.sweep, of = 5, in = 5, above = var.thresholds.pairings_stale }
+    # Of peers, and of ECS where a task has stopped. A container that is started again
+    # within its task is told of by peers alone.
+    workers-died   = { metrics = [local.ours.WorkersDeclaredDead, local.ours.WorkersStopped], statistic = "Sum", period = 300, of = 1, in = 1, above = 0 }
+    workers-killed = { metrics = [local.ours.WorkersKilled, local.ours.WorkersPanicked], statistic = "Sum", period = 300, of = 1, in = 1, above = 0 }
 
     # Each worker that lives writes one line a minute.
     workers-silent         = { metrics = [local.ours.LeaseTrust], statistic = "SampleCount", period = 60, of = 5, in = 5, below = var.workers_wanted, missing = "breaching" }
     lease-trust-low        = { metrics = [local.ours.LeaseTrust], statistic = "Minimum", period = 60, of = 2, in = 3, below = var.thresholds.lease_trust_seconds }
     trust-lost             = { metrics = [local.ours.TrustLost], statistic = "Sum", period = 300, of = 1, in = 1, above = 0 }
     takeover-slow          = { metrics = [local.ours.TakeoverDuration], statistic = "Maximum", period = 300, of = 1, in = 1, above = var.thresholds.takeover_seconds }
-    reconnect-exhausted    = { metrics = [local.ours.ReconnectExhausted], statistic = "Sum", period = 300, of = 1, in = 1, above = 0 }
+    reconnect-exhausted    = { metrics = [local.ours.ReconnectExhausted], statistic = "Sum", period = 300, of = 1, in = 1, above = var.thresholds.reconnect_exhausted }
     outage                 = { metrics = [local.ours.Outages], statistic = "Sum", period = 300, of = 1, in = 1, above = 0 }
     fenced-writes          = { metrics = [local.ours.FencedWrites], statistic = "Sum", period = 300, of = 1, in = 1, above = 0 }
-    sessions-logged-out    = { metrics = [local.ours.DisconnectsLoggedOut], statistic = "Sum", period = 300, of = 1, in = 1, above = 0 }
-    sessions-need-a-person = { metrics = [local.ours.StateBanned, local.ours.StateConflict, local.ours.StateFailed], statistic = "Sum", period = 60, of = 10, in = 10, above = 0 }
+    sessions-logged-out    = { metrics = [local.ours.DisconnectsLoggedOut], statistic = "Sum", period = 300, of = 1, in = 1, above = var.thresholds.sessions_logged_out }
+    sessions-need-a-person = { metrics = [local.ours.StateBanned, local.ours.StateConflict, local.ours.StateFailed], statistic = "Sum", period = 60, of = 10, in = 10, above = var.thresholds.sessions_stuck }
     messages-undecryptable = { metrics = [local.ours.Undecryptable], statistic = "Sum", period = 900, of = 1, in = 1, above = var.thresholds.undecryptable }
     store-failing          = { metrics = [local.ours.StoreErrors], statistic = "Sum", period = 300, of = 1, in = 1, above = var.thresholds.store_errors }
-    webhooks-failing       = { metrics = [local.ours.WebhookFailures], statistic = "Sum", period = 300, of = 3, in = 3, above = 0 }
-    webhooks-refused       = { metrics = [local.ours.WebhookRefused], statistic = "Sum", period = 300, of = 1, in = 1, above = 0 }
+    webhooks-failing       = { metrics = [local.ours.WebhookFailures], statistic = "Sum", period = 300, of = 3, in = 3, above = var.thresholds.webhook_failures }
+    webhooks-refused       = { metrics = [local.ours.WebhookRefused], statistic = "Sum", period = 300, of = 1, in = 1, above = var.thresholds.webhook_refusals }
     queue-filling          = { metrics = [local.ours.QueuesFilling], statistic = "Sum", period = 300, of = 1, in = 1, above = 0 }
     workers-crashing       = { metrics = [{ namespace = local.from_log.namespace, name = local.from_log.name, dimensions = {} }], statistic = "Sum", period = 300, of = 1, in = 1, above = 0 }
 

@@ -97,6 +97,16 @@ resource "aws_cloudwatch_dashboard" "fleet" {
           metrics = graph.lines
         }
       }],
+      # By worker and free of metrics: what a look costs is the reading of the log.
+      [{
+        type = "log", x = 16, y = 4 + 6 * floor(length(local.graphs) / 3), width = 8, height = 6
+        properties = {
+          title  = "Each worker"
+          region = local.region
+          view   = "table"
+          query  = "SOURCE '${var.worker.log_group_name}' | filter ispresent(Worker) and ispresent(Owned) | stats latest(Owned), latest(StateOnline), min(LeaseTrust), sum(Disconnects), sum(MessagesReceived), latest(Version) by Worker"
+        }
+      }],
     )
   })
 }

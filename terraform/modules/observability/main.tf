@@ -2,7 +2,7 @@
 # of it, a topic that they go to, a dashboard. The alarms are in alarms.tf.
 #
 # What it costs in a month, beside the metrics themselves (see infra/emf): each
-# metric in an alarm $0.10, so about $5 of the alarms; the topic's key $1, unless the
+# of the 50 metrics in alarms $0.10, so about $5; the topic's key $1, unless the
 # topic is yours; the dashboard nothing for the first three of an account, else $3.
 
 data "aws_caller_identity" "current" {}

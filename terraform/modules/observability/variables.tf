@@ -107,12 +107,19 @@ variable "runbooks" {
 
 variable "thresholds" {
   description = <<-D
-    What the alarms compare with. More than: capacity_percent of the living workers' capacity; takeover_seconds from the sight of a dead worker's session to
-    its claim; undecryptable messages in 15 minutes; store_errors, dynamodb_throttles, dynamodb_errors and api_5xx in 5 minutes; memory_percent of a worker,
+    What the alarms compare with. More than: capacity_percent of the living workers' capacity; pairings_stale and sessions_stuck (banned, in conflict, failed)
+    at a time; reconnect_exhausted, sessions_logged_out, webhook_failures and webhook_refusals in 5 minutes, which a large fleet never has without any; takeover_seconds from the sight of a dead worker's session to
+    its claim, in steps of 10, 20, 41, 82; undecryptable messages in 15 minutes; store_errors, dynamodb_throttles, dynamodb_errors and api_5xx in 5 minutes; memory_percent of a worker,
     cpu_percent of the service. Less than: lease_trust_seconds, of the 8 that a worker trusts itself by default.
   D
   type = object({
     capacity_percent    = optional(number, 85)
+    pairings_stale      = optional(number, 0)
+    sessions_stuck      = optional(number, 0)
+    reconnect_exhausted = optional(number, 0)
+    sessions_logged_out = optional(number, 0)
+    webhook_failures    = optional(number, 0)
+    webhook_refusals    = optional(number, 0)
     takeover_seconds    = optional(number, 30)
     lease_trust_seconds = optional(number, 4)
     undecryptable       = optional(number, 20)

@@ -85,7 +85,7 @@ run "by_itself" {
     error_message = "crashes must be counted, for each fleet apart"
   }
   assert {
-    condition     = length(jsondecode(aws_cloudwatch_dashboard.fleet.dashboard_body).widgets) == 15
+    condition     = length(jsondecode(aws_cloudwatch_dashboard.fleet.dashboard_body).widgets) == 16
     error_message = "the dashboard has other widgets"
   }
   assert {
