@@ -125,3 +125,39 @@ func (s measured) Watch(ctx context.Context, incarnations []string) (state.Pulse
 	s.note(ctx, "watch", err)
 	return p, err
 }
+
+func (s measured) Owner(ctx context.Context, session string) (state.Owner, error) {
+	o, err := s.Store.Owner(ctx, session)
+	s.note(ctx, "owner", err)
+	return o, err
+}
+
+func (s measured) Sessions(ctx context.Context, after string, limit int) ([]state.Owner, error) {
+	list, err := s.Store.Sessions(ctx, after, limit)
+	s.note(ctx, "sessions", err)
+	return list, err
+}
+
+func (s measured) RemoveSession(ctx context.Context, f state.Fence) error {
+	err := s.Store.RemoveSession(ctx, f)
+	s.note(ctx, "remove_session", err)
+	return err
+}
+
+func (s measured) Join(ctx context.Context, incarnation string, info state.MemberInfo) (state.Member, error) {
+	m, err := s.Store.Join(ctx, incarnation, info)
+	s.note(ctx, "join", err)
+	return m, err
+}
+
+func (s measured) DeclareDead(ctx context.Context, incarnation string, seen uint64) error {
+	err := s.Store.DeclareDead(ctx, incarnation, seen)
+	s.note(ctx, "declare_dead", err)
+	return err
+}
+
+func (s measured) DeclareStopped(ctx context.Context, incarnation string) error {
+	err := s.Store.DeclareStopped(ctx, incarnation)
+	s.note(ctx, "declare_stopped", err)
+	return err
+}

@@ -158,11 +158,17 @@ func TestStoreErrors(t *testing.T) {
 			_, err := s.Claim(ctx, "w-1", state.Owner{Session: "shop"})
 			return err
 		}},
-		"hand_over": {statetest.HandOver, func(ctx context.Context) error { _, err := s.HandOver(ctx, fence, "w-2"); return err }},
-		"release":   {statetest.Release, func(ctx context.Context) error { return s.Release(ctx, fence) }},
-		"beat":      {statetest.Beat, func(ctx context.Context) error { return s.Beat(ctx, "w-1", state.Load{}) }},
-		"roster":    {statetest.Roster, func(ctx context.Context) error { _, err := s.Roster(ctx); return err }},
-		"watch":     {statetest.Watch, func(ctx context.Context) error { _, err := s.Watch(ctx, nil); return err }},
+		"hand_over":       {statetest.HandOver, func(ctx context.Context) error { _, err := s.HandOver(ctx, fence, "w-2"); return err }},
+		"release":         {statetest.Release, func(ctx context.Context) error { return s.Release(ctx, fence) }},
+		"beat":            {statetest.Beat, func(ctx context.Context) error { return s.Beat(ctx, "w-1", state.Load{}) }},
+		"roster":          {statetest.Roster, func(ctx context.Context) error { _, err := s.Roster(ctx); return err }},
+		"owner":           {statetest.OwnerOf, func(ctx context.Context) error { _, err := s.Owner(ctx, "shop"); return err }},
+		"sessions":        {statetest.Sessions, func(ctx context.Context) error { _, err := s.Sessions(ctx, "", 1); return err }},
+		"remove_session":  {statetest.RemoveSession, func(ctx context.Context) error { return s.RemoveSession(ctx, fence) }},
+		"join":            {statetest.Join, func(ctx context.Context) error { _, err := s.Join(ctx, "w-9", state.MemberInfo{}); return err }},
+		"declare_dead":    {statetest.DeclareDead, func(ctx context.Context) error { return s.DeclareDead(ctx, "w-9", 7) }},
+		"declare_stopped": {statetest.DeclareStopped, func(ctx context.Context) error { return s.DeclareStopped(ctx, "w-8") }},
+		"watch":           {statetest.Watch, func(ctx context.Context) error { _, err := s.Watch(ctx, nil); return err }},
 	}
 	for operation, c := range calls {
 		_ = c.call(ctx) // not found, fenced, dead: answers

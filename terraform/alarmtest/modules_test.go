@@ -123,7 +123,7 @@ func apply() ([]made, error) {
 	}
 	defer os.RemoveAll(dir)
 	for _, module := range []string{"observability", "autoscaling"} {
-		if err := os.CopyFS(filepath.Join(dir, "modules", module), os.DirFS(filepath.Join("..", "modules", module))); err != nil {
+		if err := copyModule(filepath.Join("..", "modules", module), filepath.Join(dir, "modules", module)); err != nil {
 			return nil, err
 		}
 	}
@@ -163,6 +163,31 @@ func apply() ([]made, error) {
 		return nil, err
 	}
 	return stateOf(out)
+}
+
+// copyModule copies what belongs to a module, and nothing that Terraform has left in
+// its folder.
+func copyModule(from, to string) error {
+	if err := os.MkdirAll(to, 0o700); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(from)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if ext := filepath.Ext(e.Name()); ext != ".tf" && ext != ".json" {
+			continue
+		}
+		text, err := os.ReadFile(filepath.Join(from, e.Name()))
+		if err == nil {
+			err = os.WriteFile(filepath.Join(to, e.Name()), text, 0o600)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // development is a configuration of Terraform's by which the provider comes from a
