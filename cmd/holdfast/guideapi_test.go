@@ -29,7 +29,7 @@ var eventData = []struct {
 }{
 	{state.EventState, "the state or the cause of a session has changed", "`state`, `previous`, `cause`, `code`, `since`, `attempt`, `paired`; `nextAttemptAt` and `cooldownUntil` where there are such times"},
 	{state.EventQR, "a QR code is shown; the text itself is not in it", "`expiresAt`, `path`: where the API has it, for operators"},
-	{state.EventPaired, "a device was linked", "`jid`, `lid`, `platform`, `businessName`; compare `jid` with the account that you meant"},
+	{state.EventPaired, "a device was linked", "`jid`, `lid`, and `platform` and `businessName` where the phone has told them; compare `jid` with the account that you meant"},
 	{state.EventHealth, "the health has changed", "`health`: healthy, unhealthy or dead; `why`"},
 	{state.EventExhausted, "the attempts in a row are used up, and the session rests", "`state`, `cause`, `code`, `attempt`, `credentials`, `why`, `advice`; `nextAttemptAt` and `cooldownUntil` where there are such times"},
 	{state.EventPhoneAbsent, "the phone was not seen for 12 days; WhatsApp unlinks devices after 14", "`phoneLastSeen`"},
