@@ -11,7 +11,7 @@ LDFLAGS := -X main.release=$(VERSION)
 RACE := GORACE="halt_on_error=0 suppressions=$(CURDIR)/infra/racecheck/library.supp"
 
 .DEFAULT_GOAL := help
-.PHONY: help build run demo fleet chaos binaries lambda image test quick bench cost microbench lint fuzz cover clean browser
+.PHONY: help build run demo fleet chaos binaries lambda dist image imagetest test quick bench cost microbench lint fuzz cover clean browser
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -74,6 +74,9 @@ test: ## all tests under the race detector, under 5 minutes on 2 cores
 browser: build ## the console in a headless Chromium, against the program and the simulated service; pictures in HOLDFAST_SCREENSHOTS
 	cd infra/console/browsertest && $(GO) test -timeout 5m $(TESTFLAGS) ./...
 
+imagetest: ## builds image and function twice, compares them, runs the image in podman; buildah, podman and runc are wanted
+	cd infra/image/imagetest && $(GO) test -timeout 30m $(TESTFLAGS) ./...
+
 quick: ## all tests without the race detector, in less time
 	$(GO) test -timeout 3m ./...
 	cd state/vault/s3test && $(GO) test -timeout 2m ./...
@@ -128,6 +131,17 @@ fuzz: ## each fuzz test for FUZZTIME (10s)
 cover: ## how much of the code the tests run, by package, and cover.out for go tool cover
 	$(GO) test -coverprofile=cover.out -coverpkg=./... ./... >/dev/null
 	@$(GO) tool cover -func=cover.out | tail -n 1
+
+# Lists what the program is made of.
+CYCLONEDX := $(TOOLS)/cyclonedx-gomod-v1.10.0
+
+$(CYCLONEDX):
+	GOBIN=$@.d $(GO) install github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@$(lastword $(subst -, ,$@))
+	mv $@.d/cyclonedx-gomod $@ && rmdir $@.d
+
+dist: binaries lambda $(CYCLONEDX) ## dist/release: all that a release has for download, with SHA256SUMS
+	@CGO_ENABLED=0 GOOS=linux GOFLAGS=-tags=timetzdata $(CYCLONEDX) app -json -std -licenses -noserial -notimestamp -main cmd/holdfast -output dist/sbom.cdx.json . 2>/dev/null
+	@VERSION='$(VERSION)' PLATFORMS='$(PLATFORMS)' SBOM=dist/sbom.cdx.json bash infra/image/dist.sh
 
 clean: ## remove what was built; ./data stays
 	rm -rf bin dist cover.out
