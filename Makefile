@@ -118,7 +118,8 @@ lint: $(GOLANGCI) $(ACTIONLINT) ## gofmt, vet, go.mod, golangci-lint, workflows;
 	cd infra/standin && $(GO) vet ./... && $(GO) mod tidy -diff && $(GOLANGCI) run --allow-parallel-runners ./...
 	cd infra/console/browsertest && $(GO) vet ./... && $(GO) mod tidy -diff && $(GOLANGCI) run --allow-parallel-runners ./...
 	$(ACTIONLINT) .github/workflows/*.yml
-	@if command -v shellcheck >/dev/null; then echo shellcheck .ci/run; shellcheck .ci/run; fi
+	cd infra/image/imagetest && $(GO) vet ./... && $(GO) mod tidy -diff && $(GOLANGCI) run --allow-parallel-runners ./...
+	@if command -v shellcheck >/dev/null; then echo shellcheck; shellcheck .ci/run $$(git ls-files '*.sh'); fi
 
 FUZZTIME ?= 10s
 

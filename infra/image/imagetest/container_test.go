@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
-	"os"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -126,11 +125,11 @@ func (c *container) stop() (code string, took time.Duration) {
 // of reads a line of a file of the kernel's about its process.
 func (c *container) of(name, key string) string {
 	c.t.Helper()
-	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", c.pid, name))
-	if err != nil {
-		c.t.Fatal(err)
+	r := run(c.t, asRoot("cat", fmt.Sprintf("/proc/%d/%s", c.pid, name))...)
+	if r.code != 0 {
+		c.t.Fatal(r.err)
 	}
-	for line := range strings.Lines(string(content)) {
+	for line := range strings.Lines(r.out) {
 		if rest, ok := strings.CutPrefix(line, key); ok {
 			return strings.Join(strings.Fields(rest), " ")
 		}
