@@ -23,7 +23,10 @@ const most = 40_000_000
 
 func TestTwoClonesGiveTheSameBytes(t *testing.T) {
 	both := built(t)
-	for _, name := range []string{"image/holdfast-amd64.tar", "image/holdfast-arm64.tar", "lambda-amd64.zip", "lambda-arm64.zip"} {
+	for _, name := range []string{"image/holdfast-amd64.tar", "image/holdfast-arm64.tar",
+		"release/holdfast-" + release + "-linux-amd64.tar.gz", "release/holdfast-" + release + "-linux-arm64.tar.gz",
+		"release/holdfast-" + release + "-lambda-amd64.zip", "release/holdfast-" + release + "-lambda-arm64.zip",
+		"release/holdfast-" + release + "-sbom.cdx.json", "release/SHA256SUMS"} {
 		var sums [2]string
 		for i, clone := range both {
 			content, err := os.ReadFile(filepath.Join(clone, "dist", name))
@@ -39,6 +42,30 @@ func TestTwoClonesGiveTheSameBytes(t *testing.T) {
 		if sums[0] != sums[1] {
 			t.Errorf("%s: %s in one clone, %s in the other", name, sums[0], sums[1])
 		}
+	}
+}
+
+// TestSums: the file of sums names all that is offered, and each sum is right.
+func TestSums(t *testing.T) {
+	dir := filepath.Join(built(t)[0], "dist", "release")
+	if r := run(t, "sh", "-c", "cd "+dir+" && sha256sum --check --strict SHA256SUMS"); r.code != 0 {
+		t.Error(r.out, r.err)
+	}
+	sums, err := os.ReadFile(filepath.Join(dir, "SHA256SUMS"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	offered, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range offered {
+		if f.Name() != "SHA256SUMS" && !strings.Contains(string(sums), "  "+f.Name()+"\n") {
+			t.Errorf("%s has no sum", f.Name())
+		}
+	}
+	if len(offered) != 6 {
+		t.Errorf("%d files are offered", len(offered))
 	}
 }
 

@@ -104,7 +104,7 @@ var clones = sync.OnceValues(func() ([2]string, error) {
 		for _, command := range [][]string{
 			clone,
 			{"git", "-C", dir, "tag", release},
-			{"make", "--no-print-directory", "-C", dir, "image", "lambda", "BUILDER=buildah"},
+			{"make", "--no-print-directory", "-C", dir, "image", "dist", "PLATFORMS=linux/amd64 linux/arm64", "BUILDER=buildah"},
 		} {
 			cmd := exec.Command(command[0], command[1:]...)
 			cmd.Env = append(os.Environ(), "CONTAINERS_STORAGE_CONF="+storage())
