@@ -67,7 +67,7 @@ func TestPush(t *testing.T) {
 			if r := run(t, podman("pull", "--quiet", "--tls-verify=false", "--arch", arch, name)...); r.code != 0 {
 				t.Fatalf("%s for %s: %s", name, arch, r.err)
 			}
-			got := run(t, podman("inspect", "--format", "{{.Os}}/{{.Architecture}} {{.User}} {{index .Labels \"org.opencontainers.image.version\"}} {{.Healthcheck.Test}}", name)...)
+			got := run(t, podman("inspect", "--format", "{{.Os}}/{{.Architecture}} {{.User}} {{index .Labels \"org.opencontainers.image.version\"}} {{.HealthCheck.Test}}", name)...)
 			if want := "linux/" + arch + " 65532:65532 " + release + " [CMD /holdfast healthcheck]"; strings.TrimSpace(got.out) != want {
 				t.Errorf("%s for %s is %s%s, wanted %s", name, arch, got.out, got.err, want)
 			}

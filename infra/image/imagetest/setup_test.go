@@ -68,7 +68,7 @@ type result struct {
 
 func run(t *testing.T, command ...string) result {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), within)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), within) // cleaning up as well
 	defer cancel()
 	var out, stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
