@@ -98,12 +98,12 @@ var clones = sync.OnceValues(func() ([2]string, error) {
 	}
 	for i, dir := range both {
 		clone := []string{"git", "clone", "--quiet", "file://" + root, dir}
-		if i > 0 {
-			clone = append(clone, "--depth=1")
+		if i > 0 { // of the first one, because the tree may get a commit meanwhile
+			clone = []string{"git", "clone", "--quiet", "--depth=1", "file://" + both[0], dir}
 		}
 		for _, command := range [][]string{
 			clone,
-			{"git", "-C", dir, "tag", release},
+			{"git", "-C", dir, "tag", "--force", release},
 			{"make", "--no-print-directory", "-C", dir, "image", "dist", "PLATFORMS=linux/amd64 linux/arm64", "BUILDER=buildah"},
 		} {
 			cmd := exec.Command(command[0], command[1:]...)
