@@ -40,9 +40,9 @@ RELEASE := CGO_ENABLED=0 GOFLAGS=-buildvcs=false GOEXPERIMENT= GOAMD64=v1 GOARM6
 	-ldflags '-s -w -buildid= $(LDFLAGS) -X main.commit=$(COMMIT)'
 PLATFORMS ?= linux/amd64 linux/arm64 darwin/amd64 darwin/arm64
 
-binaries: ## dist/bin/OS-ARCH/holdfast for PLATFORMS; time zones are in it
+binaries: ## dist/bin/OS-ARCH/holdfast for PLATFORMS
 	@set -e; for p in $(PLATFORMS); do \
-		GOOS=$${p%/*} GOARCH=$${p#*/} $(RELEASE) -tags timetzdata -o dist/bin/$${p%/*}-$${p#*/}/holdfast ./cmd/holdfast; \
+		GOOS=$${p%/*} GOARCH=$${p#*/} $(RELEASE) -o dist/bin/$${p%/*}-$${p#*/}/holdfast ./cmd/holdfast; \
 	done
 
 # For the runtime provided.al2023.
@@ -142,7 +142,7 @@ $(CYCLONEDX):
 	mv $@.d/cyclonedx-gomod $@ && rmdir $@.d
 
 dist: binaries lambda $(CYCLONEDX) ## dist/release: all that a release has for download, with SHA256SUMS
-	@CGO_ENABLED=0 GOOS=linux GOFLAGS=-tags=timetzdata $(CYCLONEDX) app -json -std -licenses -noserial -notimestamp -main cmd/holdfast -output dist/sbom.cdx.json . 2>/dev/null
+	@CGO_ENABLED=0 GOOS=linux $(CYCLONEDX) app -json -std -licenses -noserial -notimestamp -main cmd/holdfast -output dist/sbom.cdx.json . 2>/dev/null
 	@VERSION='$(VERSION)' PLATFORMS='$(PLATFORMS)' SBOM=dist/sbom.cdx.json bash infra/image/dist.sh
 
 clean: ## remove what was built; ./data stays
