@@ -11,7 +11,7 @@ LDFLAGS := -X main.release=$(VERSION)
 RACE := GORACE="halt_on_error=0 suppressions=$(CURDIR)/infra/racecheck/library.supp"
 
 .DEFAULT_GOAL := help
-.PHONY: help build run demo fleet chaos lambda test quick bench cost microbench lint fuzz cover clean browser terraform guide upgrade throttle binaries image
+.PHONY: help build run demo fleet chaos lambda test quick bench cost microbench lint fuzz cover clean browser terraform guide upgrade throttle binaries image dist imagetest
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -46,9 +46,9 @@ RELEASE := CGO_ENABLED=0 GOFLAGS=-buildvcs=false GOEXPERIMENT= GOAMD64=v1 GOARM6
 	-ldflags '-s -w -buildid= $(LDFLAGS) -X main.commit=$(COMMIT)'
 PLATFORMS ?= linux/amd64 linux/arm64 darwin/amd64 darwin/arm64
 
-binaries: ## dist/bin/OS-ARCH/holdfast for PLATFORMS; time zones are in it
+binaries: ## dist/bin/OS-ARCH/holdfast for PLATFORMS
 	@set -e; for p in $(PLATFORMS); do \
-		GOOS=$${p%/*} GOARCH=$${p#*/} $(RELEASE) -tags timetzdata -o dist/bin/$${p%/*}-$${p#*/}/holdfast ./cmd/holdfast; \
+		GOOS=$${p%/*} GOARCH=$${p#*/} $(RELEASE) -o dist/bin/$${p%/*}-$${p#*/}/holdfast ./cmd/holdfast; \
 	done
 
 # For the runtime provided.al2023.
@@ -82,6 +82,9 @@ guide: ## write the references of the guide from the code; a test fails where th
 
 browser: build ## the console in a headless Chromium, against the program and the simulated service; pictures in HOLDFAST_SCREENSHOTS
 	cd infra/console/browsertest && HOLDFAST_BINARY=$(CURDIR)/$(BIN) $(GO) test -timeout 5m $(TESTFLAGS) ./...
+
+imagetest: ## builds image and function twice, compares them, runs the image in podman; buildah, podman and runc are wanted
+	cd infra/image/imagetest && $(GO) test -timeout 30m $(TESTFLAGS) ./...
 
 quick: ## all tests without the race detector, in less time
 	$(GO) test -timeout 10m ./...
@@ -139,7 +142,8 @@ lint: $(GOLANGCI) $(ACTIONLINT) ## gofmt, vet, go.mod, golangci-lint, workflows;
 	cd infra/standin && $(GO) vet ./... && $(GO) mod tidy -diff && $(GOLANGCI) run --allow-parallel-runners ./...
 	cd infra/console/browsertest && $(GO) vet ./... && $(GO) mod tidy -diff && $(GOLANGCI) run --allow-parallel-runners ./...
 	$(ACTIONLINT) .github/workflows/*.yml
-	@if command -v shellcheck >/dev/null; then echo shellcheck .ci/run terraform/check.sh; shellcheck .ci/run terraform/check.sh; fi
+	cd infra/image/imagetest && $(GO) vet ./... && $(GO) mod tidy -diff && $(GOLANGCI) run --allow-parallel-runners ./...
+	@if command -v shellcheck >/dev/null; then echo shellcheck; shellcheck .ci/run $$(git ls-files '*.sh'); fi
 
 FUZZTIME ?= 10s
 
@@ -152,6 +156,18 @@ fuzz: ## each fuzz test for FUZZTIME (10s)
 cover: ## how much of the code the tests run, by package, and cover.out for go tool cover
 	$(GO) test -coverprofile=cover.out -coverpkg=./... ./... >/dev/null
 	@$(GO) tool cover -func=cover.out | tail -n 1
+
+# Lists what the program is made of. The list has the sum of this tool in it, so that
+# the tool, too, has to be the same everywhere.
+CYCLONEDX := $(TOOLS)/cyclonedx-gomod-v1.10.0
+
+$(CYCLONEDX):
+	CGO_ENABLED=0 GOBIN=$@.d $(GO) install -trimpath github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@$(lastword $(subst -, ,$@))
+	mv $@.d/cyclonedx-gomod $@ && rmdir $@.d
+
+dist: binaries lambda $(CYCLONEDX) ## dist/release: all that a release has for download, with SHA256SUMS
+	@CGO_ENABLED=0 GOOS=linux $(CYCLONEDX) app -json -std -licenses -noserial -notimestamp -main cmd/holdfast -output dist/sbom.cdx.json . 2>/dev/null
+	@VERSION='$(VERSION)' PLATFORMS='$(PLATFORMS)' SBOM=dist/sbom.cdx.json bash infra/image/dist.sh
 
 clean: ## remove what was built; ./data stays
 	rm -rf bin dist cover.out

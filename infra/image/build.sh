@@ -47,7 +47,7 @@ for arch in $ARCHES; do
 	args=(--platform "linux/$arch" --build-arg "VERSION=$VERSION" --build-arg "COMMIT=$COMMIT"
 		--file infra/image/Containerfile --tag "$IMAGE")
 	# The docker format, because that of OCI has no health check.
-	format=(--isolation chroot --format docker --identity-label=false)
+	format=(--isolation chroot --format docker)
 	if [[ ${builder##*/} == docker ]]; then format=(); fi
 	"$builder" build --quiet "${format[@]}" "${args[@]}" "$context" >/dev/null
 	if [[ ${builder##*/} == buildah ]]; then

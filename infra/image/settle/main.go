@@ -132,6 +132,7 @@ func settle(saved []byte) (settled []byte, id string, err error) {
 	}
 
 	digest := sum(layer)
+	delete(img.Config.Labels, "io.buildah.version")
 	img.Created = epoch
 	img.RootFS.Type, img.RootFS.DiffIDs = "layers", []string{"sha256:" + digest}
 	img.History = []history{{epoch, "infra/image/Containerfile"}}

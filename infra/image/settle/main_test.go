@@ -42,7 +42,7 @@ func tarOf(t *testing.T, entries ...entry) string {
 
 const configuration = `{"created":"2026-11-0DAY:00:00Z","container":"DAY","architecture":"arm64","os":"linux","docker_version":"DAY",
  "config":{"Hostname":"hostDAY","User":"65532:65532","Env":["A=b"],"Entrypoint":["/p"],"Cmd":["worker"],"Volumes":{"/data":{}},
- "Healthcheck":{"Test":["CMD","/p"],"Interval":10000000000},"Labels":{"version":"v1"}},"rootfs":{"type":"layers","diff_ids":["sha256:0"]},"history":[{"comment":"DAY"}]}`
+ "Healthcheck":{"Test":["CMD","/p"],"Interval":10000000000},"Labels":{"io.buildah.version":"DAY","version":"v1"}},"rootfs":{"type":"layers","diff_ids":["sha256:0"]},"history":[{"comment":"DAY"}]}`
 
 // Two builders: one layer and two, other orders, times and names.
 func archives(t *testing.T) [2]string {
