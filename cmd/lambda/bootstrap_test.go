@@ -9,11 +9,13 @@ import (
 	"fmt"
 	"image/png"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/holdfast-wa/holdfast/infra/adminapi"
+	"github.com/holdfast-wa/holdfast/infra/emf/emftest"
 	"github.com/holdfast-wa/holdfast/state"
 	"github.com/holdfast-wa/holdfast/state/seal"
 )
@@ -392,6 +394,32 @@ func TestDisconnectWithoutWorkers(t *testing.T) {
 	defer s.mu.Unlock()
 	if _, there := s.objects["/bucket/fleet/shop/credential-1"]; there {
 		t.Errorf("the credentials are still there: %v", s.objects)
+	}
+
+	// What each sweep has found is in the log as CloudWatch reads metrics. Its pipe may
+	// be later than the answer.
+	for end := time.Now().Add(30 * time.Second); strings.Count(f.log.String(), `"SessionsUnowned":`) < 2 && time.Now().Before(end); {
+		time.Sleep(20 * time.Millisecond)
+	}
+	points, err := emftest.Lines([]byte(f.log.String()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var alive, unowned int
+	const tables = "HOLDFAST_STATE=dynamodb:"
+	for _, p := range points {
+		if p.Namespace != "Holdfast" || !slices.Contains(s.env, tables+p.Dimensions["Fleet"]) || len(p.Dimensions) != 1 {
+			t.Errorf("%+v", p)
+		}
+		switch p.Name {
+		case "WorkersAlive":
+			alive++
+		case "SessionsUnowned":
+			unowned++
+		}
+	}
+	if alive != 2 || unowned != 2 {
+		t.Errorf("%d and %d points of two sweeps:\n%s", alive, unowned, f.log)
 	}
 }
 
