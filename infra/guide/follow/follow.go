@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -110,28 +111,27 @@ func copySource(from, to, binary string) error {
 	if from == "" {
 		return errors.New("follow: the page wants the source: give Options.Source")
 	}
+	source, err := os.OpenRoot(from)
+	if err != nil {
+		return err
+	}
+	defer source.Close()
 	left := []string{"bin", "dist", "data", "cover.out"} // at the top
-	err := filepath.WalkDir(from, func(path string, d os.DirEntry, err error) error {
-		if err != nil || path == from {
+	err = fs.WalkDir(source.FS(), ".", func(rel string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil || rel == ".":
 			return err
-		}
-		rel, err := filepath.Rel(from, path)
-		if err != nil {
-			return err
-		}
-		if slices.Contains(left, rel) || strings.HasPrefix(d.Name(), ".") || d.Name() == "testdata" || d.Name() == "node_modules" {
+		case slices.Contains(left, rel) || strings.HasPrefix(d.Name(), ".") || d.Name() == "testdata" || d.Name() == "node_modules":
 			if d.IsDir() {
-				return filepath.SkipDir
+				return fs.SkipDir
 			}
 			return nil
-		}
-		if d.IsDir() {
+		case d.IsDir():
 			return os.Mkdir(filepath.Join(to, rel), 0o700)
-		}
-		if !d.Type().IsRegular() || strings.HasSuffix(rel, "_test.go") {
+		case !d.Type().IsRegular() || strings.HasSuffix(rel, "_test.go"):
 			return nil
 		}
-		b, err := os.ReadFile(path)
+		b, err := source.ReadFile(rel)
 		if err != nil {
 			return err
 		}
@@ -147,7 +147,11 @@ func copySource(from, to, binary string) error {
 	if err := os.Mkdir(filepath.Join(to, "bin"), 0o700); err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(to, "bin", "holdfast"), b, 0o700)
+	program := filepath.Join(to, "bin", "holdfast")
+	if err := os.WriteFile(program, b, 0o600); err != nil {
+		return err
+	}
+	return os.Chmod(program, 0o700)
 }
 
 var address = regexp.MustCompile(`\b(?:127\.0\.0\.1|localhost):[1-9][0-9]{0,4}\b`)
@@ -163,21 +167,29 @@ func (r *runner) place(shown string) string {
 				return r.places[shown]
 			}
 		}
-		r.places[shown] = fmt.Sprintf("%s:%d", host, freePort())
+		r.places[shown] = fmt.Sprintf("%s:%d", host, r.freePort())
 	}
 	return r.places[shown]
 }
 
 // freePort chooses a port below those that the system gives away by itself, so
-// that none of our own connections gets it before it is used.
-func freePort() int {
+// that none of our own connections gets it before it is used. Until the page
+// ends, its UDP twin is held, by which others that choose see that it is taken.
+func (r *runner) freePort() int {
 	for {
-		port := 12000 + rand.IntN(20000)
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err == nil {
-			_ = l.Close()
-			return port
+		place := fmt.Sprintf("127.0.0.1:%d", 12000+rand.IntN(20000))
+		twin, err := net.ListenPacket("udp", place)
+		if err != nil {
+			continue
 		}
+		l, err := net.Listen("tcp", place)
+		if err != nil {
+			_ = twin.Close()
+			continue
+		}
+		_ = l.Close()
+		r.held = append(r.held, twin)
+		return l.Addr().(*net.TCPAddr).Port
 	}
 }
 

@@ -20,6 +20,7 @@ type runner struct {
 	work, notes, bin string            // folders: the session's, ours, the program's
 	env              []string          // of the session
 	places           map[string]string // addresses: as shown, as used
+	held             []io.Closer       // that keep their ports from others
 
 	bash    *exec.Cmd
 	typed   io.WriteCloser
@@ -240,6 +241,11 @@ func (r *runner) stop(ctx context.Context, s step) error {
 
 // end ends what still runs.
 func (r *runner) end() error {
+	defer func() {
+		for _, h := range r.held {
+			_ = h.Close()
+		}
+	}()
 	for i := len(r.besides) - 1; i >= 0; i-- {
 		b := r.besides[i]
 		if !b.alive() {
