@@ -76,8 +76,6 @@ func (a *API) sessionRoutes() {
 		Description: "Unlinks it at WhatsApp where it can, destroys its credentials, and removes all of its records."}, a.remove)
 }
 
-func etag(spec state.Spec) string { return `"` + strconv.FormatUint(spec.Generation, 10) + `"` }
-
 type createInput struct {
 	KeyParam
 	Body CreateSession
@@ -110,7 +108,9 @@ func (a *API) create(ctx context.Context, in *createInput) (*changedOutput, erro
 	if in.Key != "" {
 		id = keyedID(name, in.Key)
 	}
-	c, writes, err := a.ordered(ctx, s, id, order{verb: verb, action: "create", args: generationArg(spec)}, "", "wanted "+string(wanted))
+	o := order{verb: verb, action: "create", args: generationArg(spec)}
+	o.args[requestArg] = in.Body.Settings.fingerprint(wanted)
+	c, writes, err := a.ordered(ctx, s, id, o, "", "wanted "+string(wanted))
 	if err != nil {
 		return nil, err
 	}
@@ -121,7 +121,10 @@ func (a *API) create(ctx context.Context, in *createInput) (*changedOutput, erro
 	if err := a.cfg.Store.CreateSession(ctx, name, append(writes, w)); err != nil {
 		if errors.Is(err, state.ErrExists) {
 			if in.Key != "" {
-				if _, err := a.command(ctx, name, id); err == nil { // made by this request, which is repeated
+				if before, err := a.command(ctx, name, id); err == nil { // made by this request, which is repeated
+					if !o.sameArgs(before) {
+						return nil, keyUsed(verb)
+					}
 					return a.created(ctx, name, id)
 				}
 			}
@@ -274,7 +277,7 @@ type patchInput struct {
 
 func (a *API) patch(ctx context.Context, in *patchInput) (*changedOutput, error) {
 	var after stored
-	args := map[string]string{}
+	args := map[string]string{requestArg: in.Body.Settings.fingerprint()}
 	c, err := a.carry(ctx, in.Name, order{verb: state.VerbReconcile, key: in.Key, match: in.IfMatch, action: "patch", args: args}, func(s *stored) ([]state.Write, string, string, error) {
 		if contains(s.bad, "settings") {
 			return nil, "", "", fmt.Errorf("settings of %q: %w", in.Name, state.ErrCorrupt)
@@ -356,8 +359,8 @@ func (a *API) remove(ctx context.Context, in *removeInput) (*commandOutput, erro
 	if err != nil {
 		return nil, err
 	}
-	if in.IfMatch != "" && in.IfMatch != "*" && in.IfMatch != etag(s.spec) {
-		return nil, problem(CodePrecondition, "header.If-Match: the session is at %s: read it and try again", etag(s.spec))
+	if err := checkVersion(in.IfMatch, s.spec); err != nil {
+		return nil, err
 	}
 	// The session's own audit goes with it.
 	if err := a.auditFleet(ctx, "delete", "session "+in.Name+", wanted "+string(s.spec.Wanted), "deleted"); err != nil {

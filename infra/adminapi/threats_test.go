@@ -1,7 +1,9 @@
 package adminapi
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"strings"
 	"testing"
@@ -127,12 +129,15 @@ func TestAFailureOfOursShowsNothing(t *testing.T) {
 	s := newStage(t)
 	s.session("shop")
 	s.api.cfg.Live = func(string) (state.Status, bool) { panic("hush: of the inside") }
-	got := s.ask(Admin, "GET", "/api/sessions/shop", "")
-	p := wantProblem(t, got, CodeInternal)
-	if leftovers.Match(got.body) || strings.Contains(string(got.body), "hush") || strings.Contains(p.Detail, "inside") {
-		t.Errorf("the answer shows %s", got.body)
-	}
-	if !strings.Contains(s.log.String(), "of the inside") {
-		t.Error("the log does not tell what it was")
+	s.api.cfg.Workers = func(context.Context) ([]Worker, error) { return nil, errors.New("hush: of the roster inside") }
+	for target, logged := range map[string]string{"/api/sessions/shop": "hush: of the inside", "/api/workers": "hush: of the roster inside"} {
+		got := s.ask(Admin, "GET", target, "")
+		p := wantProblem(t, got, CodeInternal)
+		if leftovers.Match(got.body) || strings.Contains(string(got.body), "hush") || strings.Contains(p.Detail, "inside") {
+			t.Errorf("%s: the answer shows %s", target, got.body)
+		}
+		if !strings.Contains(s.log.String(), logged) {
+			t.Errorf("%s: the log does not tell what it was", target)
+		}
 	}
 }
