@@ -73,16 +73,20 @@ func written(t *testing.T) map[metricID]bool {
 			for _, c := range state.Causes() {
 				m.Sessions().Disconnected(c)
 			}
-			m.Sessions().Reconnected(time.Second)
+			for i := range 1000 {
+				took := time.Duration(i*i) * time.Millisecond
+				m.Sessions().Reconnected(took)
+				m.Leases().Taken("x", true, took)
+				m.Committed([]state.Event{{Type: state.EventMessage, Time: time.Now().Add(-took)}})
+			}
 			m.Sessions().Sent(true)
 			m.Sessions().Sent(false)
-			for _, e := range []state.EventType{state.EventExhausted, state.EventOutage, state.EventQueueFilling, state.EventUndecrypted, state.EventMessage} {
+			for _, e := range []state.EventType{state.EventExhausted, state.EventOutage, state.EventQueueFilling, state.EventUndecrypted} {
 				event(e)(w)
 			}
 			for _, r := range []string{deliver.ResultDelivered, deliver.ResultRefused, deliver.ResultFailed} {
 				turn(r)(w)
 			}
-			m.Leases().Taken("x", true, time.Second)
 			m.Leases().Fenced(1)
 			m.Leases().Died("w-0")
 			m.Retried("throttled")
@@ -98,6 +102,15 @@ func written(t *testing.T) map[metricID]bool {
 		w.minute(nil)
 		for id := range w.stored() {
 			all[id] = true
+		}
+		// A container's log breaks longer lines in two, of which neither is metrics.
+		const unbroken = 16 << 10
+		longest := 0
+		for line := range strings.Lines(w.workerLog.String() + w.lambdaLog.String()) {
+			longest = max(longest, len(line))
+		}
+		if longest < 2000 || longest > unbroken {
+			t.Errorf("the longest line has %d bytes; at most it has %d", longest, unbroken)
 		}
 	})
 	return all
