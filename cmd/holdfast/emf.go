@@ -33,7 +33,11 @@ func emfLines(cfg Config, me *atomic.Pointer[string], m *worker.Metrics, io IO, 
 	}
 	return emf.New(emf.Config{From: m.Registry, Rows: emf.WorkerRows(), Fleet: fleetName(cfg), To: io.Err, Every: cfg.EMFInterval,
 		Properties: func() map[string]any {
-			return map[string]any{"Worker": *me.Load(), "Version": buildVersion().Version}
+			about := map[string]any{"Version": buildVersion().Version}
+			if id := *me.Load(); id != "" { // else it has not joined yet
+				about["Worker"] = id
+			}
+			return about
 		}, Log: log})
 }
 
