@@ -5,10 +5,12 @@ package guide
 import (
 	"bytes"
 	"context"
+	"flag"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -76,6 +78,12 @@ type buildError struct{ out string }
 func (e *buildError) Error() string { return "go build: " + e.out }
 
 func TestMain(m *testing.M) {
+	// Following a page is mostly waiting, so more pages than there are processors
+	// are followed at a time.
+	flag.Parse()
+	if n := flag.Lookup("test.parallel"); n != nil && n.Value.String() == strconv.Itoa(runtime.GOMAXPROCS(0)) {
+		_ = flag.Set("test.parallel", strconv.Itoa(max(4, runtime.GOMAXPROCS(0))))
+	}
 	code := m.Run()
 	if built != "" {
 		_ = os.RemoveAll(built)
