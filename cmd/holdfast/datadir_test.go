@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -175,6 +177,22 @@ func TestWhatTheFileSystemSays(t *testing.T) {
 		if !strings.Contains(got.Error(), want) || !errors.Is(got, err) {
 			t.Errorf("%v: %q, want %q", err, got, want)
 		}
+	}
+}
+
+// What is no terminal ends in a log, as a container's output does.
+func TestTheKeyIsShownToPeopleAlone(t *testing.T) {
+	cfg := settingsOf(t, "HOLDFAST_DATA_DIR="+t.TempDir())
+	var out bytes.Buffer
+	if _, err := devKey(cfg, IO{Out: &out, Err: &out}, slog.New(slog.NewTextHandler(&out, nil))); err != nil {
+		t.Fatal(err)
+	}
+	key, made, err := apiKey(cfg.DataDir)
+	if err != nil || made {
+		t.Fatalf("made again: %v, %v", made, err)
+	}
+	if strings.Contains(out.String(), key.Reveal()) || !strings.Contains(out.String(), filepath.Join(cfg.DataDir, apiKeyFile)) {
+		t.Errorf("it says %s", &out)
 	}
 }
 

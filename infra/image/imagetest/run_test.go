@@ -114,6 +114,9 @@ func TestLifeOfASession(t *testing.T) {
 	if log := dev.logs(); !strings.Contains(log, `+09:00"`) {
 		t.Errorf("TZ=Asia/Tokyo has no effect on %s", log)
 	}
+	if strings.Contains(dev.logs(), "hf_") {
+		t.Error("the API key that it made is in its log")
+	}
 	pair(t, dev, sim)
 	talk(t, dev, sim)
 	stopped(t, dev)
