@@ -31,7 +31,6 @@ command -v "$builder" >/dev/null || fail "BUILDER=$builder: there is no such com
 
 context=$(mktemp -d)
 trap 'rm -rf "$context"' EXIT
-mkdir -p dist/image
 
 for arch in $ARCHES; do
 	program=dist/bin/linux-$arch/holdfast
@@ -43,6 +42,7 @@ for arch in $ARCHES; do
 	install -d -m 0700 "$context/data"
 
 	archive=dist/image/holdfast-$arch.tar
+	mkdir -p dist/image
 	rm -f "$archive" # archives are added to, not replaced
 	args=(--platform "linux/$arch" --build-arg "VERSION=$VERSION" --build-arg "COMMIT=$COMMIT"
 		--file infra/image/Containerfile --tag "$IMAGE")
