@@ -11,7 +11,7 @@ LDFLAGS := -X main.release=$(VERSION)
 RACE := GORACE="halt_on_error=0 suppressions=$(CURDIR)/infra/racecheck/library.supp"
 
 .DEFAULT_GOAL := help
-.PHONY: help build run demo fleet chaos binaries lambda dist image imagetest test quick bench cost microbench lint fuzz cover clean browser
+.PHONY: help build run demo fleet chaos lambda test quick bench cost microbench lint fuzz cover clean browser terraform guide upgrade throttle binaries image dist imagetest
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -32,6 +32,12 @@ fleet: build ## three workers over stand-ins for AWS, to watch; ARGS=--tour show
 
 chaos: build ## break such a fleet and prove that nothing is lost; ARGS='-minutes 5 -seed 42'
 	cd infra/standin && $(GO) run ./cmd/chaos -binary $(CURDIR)/$(BIN) $(ARGS)
+
+upgrade: build ## upgrade such a fleet from the oldest release that may be, roll it back, and forward again, under traffic
+	cd infra/standin && $(GO) run ./cmd/upgrade -binary $(CURDIR)/$(BIN) $(ARGS)
+
+throttle: build ## have the tables of such a fleet refuse everything for a minute
+	cd infra/standin && $(GO) run ./cmd/throttle -binary $(CURDIR)/$(BIN) $(ARGS)
 
 # What is released. The same commit and Go make the same bytes, in any folder:
 # nothing of the machine, the clone or the time gets into them.
@@ -67,20 +73,23 @@ DETECT := $(if $(shell command -v $${CC:-cc} 2>/dev/null || command -v gcc 2>/de
 
 test: ## all tests under the race detector, under 5 minutes on 2 cores
 	@[ -n "$(DETECT)" ] || echo "no C compiler: the tests run without the race detector"
-	$(RACE) $(GO) test $(DETECT) -p 2 -timeout 4m $(TESTFLAGS) ./...
+	$(RACE) $(GO) test $(DETECT) -p 2 -timeout 10m $(TESTFLAGS) ./...
 	cd state/vault/s3test && $(GO) test $(DETECT) -timeout 2m $(TESTFLAGS) ./...
-	cd infra/standin && $(GO) test $(DETECT) -timeout 2m $(TESTFLAGS) ./...
+	cd infra/standin && $(GO) test $(DETECT) -timeout 4m $(TESTFLAGS) ./...
+
+guide: ## write the references of the guide from the code; a test fails where they are not up to date
+	HOLDFAST_WRITE_GUIDE=1 $(GO) test -count=1 -run '^TestGuideReferences$$' ./cmd/holdfast
 
 browser: build ## the console in a headless Chromium, against the program and the simulated service; pictures in HOLDFAST_SCREENSHOTS
-	cd infra/console/browsertest && $(GO) test -timeout 5m $(TESTFLAGS) ./...
+	cd infra/console/browsertest && HOLDFAST_BINARY=$(CURDIR)/$(BIN) $(GO) test -timeout 5m $(TESTFLAGS) ./...
 
 imagetest: ## builds image and function twice, compares them, runs the image in podman; buildah, podman and runc are wanted
 	cd infra/image/imagetest && $(GO) test -timeout 30m $(TESTFLAGS) ./...
 
 quick: ## all tests without the race detector, in less time
-	$(GO) test -timeout 3m ./...
+	$(GO) test -timeout 10m ./...
 	cd state/vault/s3test && $(GO) test -timeout 2m ./...
-	cd infra/standin && $(GO) test -timeout 2m ./...
+	cd infra/standin && $(GO) test -timeout 4m ./...
 
 # The contract's figures, those of a session beside the library alone: half an
 # hour. BENCH_SHORT=1 is the form of a smoke test, about two minutes. ARGS takes
@@ -99,6 +108,8 @@ microbench: ## the packages' own benchmarks; BENCH and PKG choose some
 TOOLS        ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/holdfast-tools
 GOLANGCI     := $(TOOLS)/golangci-lint-v2.15.0
 ACTIONLINT   := $(TOOLS)/actionlint-v1.7.12
+TFLINT       := $(TOOLS)/tflint-v0.64.0
+TFSEC        := $(TOOLS)/tfsec-v1.26.0
 OWN_GO_FILES  = $$(git ls-files --cached --others --exclude-standard '*.go')
 
 $(GOLANGCI):
@@ -108,6 +119,19 @@ $(GOLANGCI):
 $(ACTIONLINT):
 	GOBIN=$@.d $(GO) install github.com/rhysd/actionlint/cmd/actionlint@$(lastword $(subst -, ,$@))
 	mv $@.d/actionlint $@ && rmdir $@.d
+
+$(TFLINT):
+	GOBIN=$@.d $(GO) install github.com/terraform-linters/tflint@$(lastword $(subst -, ,$@))
+	mv $@.d/tflint $@ && rmdir $@.d
+
+$(TFSEC):
+	GOBIN=$@.d $(GO) install github.com/aquasecurity/tfsec/cmd/tfsec@$(lastword $(subst -, ,$@))
+	mv $@.d/tfsec $@ && rmdir $@.d
+
+terraform: $(TFLINT) $(TFSEC) ## the modules and examples: format, validate, test, lint, apply with a stand-in; without AWS
+	bash terraform/check.sh
+	$(TFLINT) --chdir=terraform --recursive --config=$(CURDIR)/terraform/.tflint.hcl
+	$(TFSEC) --force-all-dirs --no-color terraform
 
 lint: $(GOLANGCI) $(ACTIONLINT) ## gofmt, vet, go.mod, golangci-lint, workflows; builds the linters the first time
 	@bad=$$(gofmt -l $(OWN_GO_FILES)); if [ -n "$$bad" ]; then echo "gofmt wants: $$bad"; exit 1; fi

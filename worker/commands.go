@@ -29,7 +29,6 @@ func (w *Worker) dispatch(ctx context.Context, incarnation string) {
 		if err != nil {
 			if ctx.Err() == nil {
 				w.log.Error("commands could not be read; trying again", "error", err)
-				w.cfg.Metrics.storeError("indexed")
 			}
 			return
 		}

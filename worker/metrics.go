@@ -36,6 +36,10 @@ type Metrics struct {
 	deaths       prometheus.Counter
 	fences       prometheus.Counter
 	handed       *prometheus.CounterVec
+	starts       prometheus.Counter
+	restarts     prometheus.Counter
+	filling      prometheus.Counter
+	retries      *prometheus.CounterVec
 
 	mu     sync.Mutex
 	states map[string]state.State
@@ -87,7 +91,16 @@ func NewMetrics() *Metrics {
 		Help: "Times that this worker's trust was over and it closed all its connections."})
 	m.handed = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "holdfast_sessions_given_total",
 		Help: "Sessions given away, by how: handed_over to another worker, released to nobody."}, []string{"how"})
-	r.MustRegister(m.takeover, m.trust, m.alive, m.deaths, m.fences, m.handed, m.ackDelay, m.sessions, m.disconnects, m.reconnect, m.received, m.sent, m.undecrypted, m.deliveries,
+	m.starts = prometheus.NewCounter(prometheus.CounterOpts{Name: "holdfast_starts_total",
+		Help: "1: this process has started. Added up, how often workers have."})
+	m.restarts = prometheus.NewCounter(prometheus.CounterOpts{Name: "holdfast_session_restarts_total",
+		Help: "Sessions that could not go on in this process and were begun anew."})
+	m.filling = prometheus.NewCounter(prometheus.CounterOpts{Name: "holdfast_queues_filling_total",
+		Help: "Times that 90 % of a session's queue of undelivered events was used."})
+	m.retries = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "holdfast_store_retries_total",
+		Help: "Requests that the store had to repeat, by reason: throttled, conflict of transactions, other."}, []string{"reason"})
+	m.starts.Inc()
+	r.MustRegister(m.starts, m.restarts, m.filling, m.retries, m.takeover, m.trust, m.alive, m.deaths, m.fences, m.handed, m.ackDelay, m.sessions, m.disconnects, m.reconnect, m.received, m.sent, m.undecrypted, m.deliveries,
 		m.storeErrors, m.outages, m.exhausted, m.commits, m.commitTime, m.fencedWrites)
 	for _, s := range state.States() {
 		m.sessions.WithLabelValues(string(s))
@@ -95,11 +108,14 @@ func NewMetrics() *Metrics {
 	for _, c := range state.Causes() {
 		m.disconnects.WithLabelValues(string(c))
 	}
+	for _, reason := range []string{"throttled", "conflict", "other"} {
+		m.retries.WithLabelValues(reason)
+	}
 	return m
 }
 
-// leases tells of what the keeper does.
-func (m *Metrics) leases() lease.Observer {
+// Leases tells of what the keeper does.
+func (m *Metrics) Leases() lease.Observer {
 	return lease.Observer{
 		Died: func(string) { m.deaths.Inc() },
 		Taken: func(_ string, dead bool, after time.Duration) {
@@ -120,13 +136,27 @@ func (m *Metrics) leases() lease.Observer {
 	}
 }
 
+// Serving shows how many sessions the worker has, and how many it takes at most; 0:
+// no bound.
+func (m *Metrics) Serving(owned func() int, capacity int) {
+	m.Registry.MustRegister(
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "holdfast_sessions_owned",
+			Help: "Sessions that this worker owns."}, func() float64 { return float64(owned()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "holdfast_capacity",
+			Help: "Sessions that this worker takes at most; 0: no bound."}, func() float64 { return float64(capacity) }))
+}
+
+// Retried counts a request that the store had to repeat.
+func (m *Metrics) Retried(reason string) { m.retries.WithLabelValues(reason).Inc() }
+
 // Scheduled shows how many messages wait to be sent.
 func (m *Metrics) Scheduled(count func() int) {
 	m.Registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "holdfast_outbox_due",
 		Help: "Messages in the outbox that wait for their time."}, func() float64 { return float64(count()) }))
 }
 
-func (m *Metrics) observer() session.Observer {
+// Sessions tells of what the actors do.
+func (m *Metrics) Sessions() session.Observer {
 	return session.Observer{
 		Disconnected: func(c state.Cause) { m.disconnects.WithLabelValues(string(c)).Inc() },
 		Reconnected:  func(d time.Duration) { m.reconnect.Observe(d.Seconds()) },
@@ -164,12 +194,13 @@ func (m *Metrics) forget(name string) {
 	}
 }
 
-func (m *Metrics) delivered(o deliver.Outcome) { m.deliveries.WithLabelValues(o.Sink, o.Result).Inc() }
+// Delivered counts a turn of deliveries.
+func (m *Metrics) Delivered(o deliver.Outcome) { m.deliveries.WithLabelValues(o.Sink, o.Result).Inc() }
 
 func (m *Metrics) storeError(operation string) { m.storeErrors.WithLabelValues(operation).Inc() }
 
-// committed counts events that are durable.
-func (m *Metrics) committed(events []state.Event) {
+// Committed counts events that are durable.
+func (m *Metrics) Committed(events []state.Event) {
 	for _, e := range events {
 		switch e.Type {
 		case state.EventMessage:
@@ -181,6 +212,8 @@ func (m *Metrics) committed(events []state.Event) {
 			m.outages.Inc()
 		case state.EventExhausted:
 			m.exhausted.Inc()
+		case state.EventQueueFilling:
+			m.filling.Inc()
 		}
 	}
 }

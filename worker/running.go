@@ -87,6 +87,7 @@ func (w *Worker) again(r *running, name string, err error) bool {
 	if errors.Is(err, state.ErrCorrupt) && w.removeUnreadable(r, name) {
 		return false
 	}
+	w.cfg.Metrics.restarts.Inc()
 	if err := r.lease.Renew(held); err != nil {
 		w.log.Error("session could not be renewed", "session", name, "error", err)
 	}
@@ -176,6 +177,6 @@ func (w *Worker) sessionConfig(r *running, name string, from state.Owner) sessio
 		ShowQR:    w.cfg.ShowQR, PairAtStart: w.cfg.PairAtStart, CacheBytes: w.cfg.CacheBytes,
 		Prepared: prepared, Fetch: w.cfg.Files.Fetch, FileSlots: w.files,
 		Verdict: func(ctx context.Context) (bool, bool) { return w.verdict(ctx, from) },
-		Observe: w.cfg.Metrics.observer(), Log: w.log,
+		Observe: w.cfg.Metrics.Sessions(), Log: w.log,
 	}
 }

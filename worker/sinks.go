@@ -92,7 +92,7 @@ func (w *Worker) committed(r *running, name string, events []state.Event) {
 	if queue != nil {
 		queue.Committed(events)
 	}
-	w.cfg.Metrics.committed(events)
+	w.cfg.Metrics.Committed(events)
 	if w.cfg.Changed != nil {
 		w.cfg.Changed(name)
 	}

@@ -181,12 +181,12 @@ func New(cfg Config) (*Worker, error) {
 		Store: cfg.Store, Info: cfg.Info, Log: cfg.Log,
 		Heartbeat: cfg.Heartbeat, Trust: cfg.Trust, Takeover: cfg.Takeover, Poll: cfg.Poll, Capacity: cfg.Capacity,
 		Prepare: w.prepare, Turn: w.fleet.Turn, Start: w.start, Gone: cfg.Gone, Online: w.online,
-		Observe: cfg.Metrics.leases(), Joined: cfg.Joined,
+		Observe: cfg.Metrics.Leases(), Joined: cfg.Joined,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("worker: %w", err)
 	}
-	w.out = deliver.New(deliver.Config{Records: cfg.Store, Fleet: cfg.Keyset, Vault: cfg.Vault, Log: cfg.Log, Observe: cfg.Metrics.delivered})
+	w.out = deliver.New(deliver.Config{Records: cfg.Store, Fleet: cfg.Keyset, Vault: cfg.Vault, Log: cfg.Log, Observe: cfg.Metrics.Delivered})
 	return w, nil
 }
 
@@ -217,6 +217,13 @@ func (w *Worker) Sessions() []Entry {
 	}
 	slices.SortFunc(list, func(a, b Entry) int { return strings.Compare(a.Name, b.Name) })
 	return list
+}
+
+// Owned counts this worker's sessions.
+func (w *Worker) Owned() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.sessions)
 }
 
 // Live returns one session of this worker as it is now.

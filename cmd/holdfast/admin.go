@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -198,10 +199,21 @@ func (a *adminOffice) routes() http.Handler {
 		},
 		Metrics: promhttp.HandlerFor(a.metrics, promhttp.HandlerOpts{}), Version: buildVersion().Version,
 	}))
-	mux.Handle("/api/", a.api)
 	mux.Handle(console.Prefix, console.Handler())
 	mux.Handle("/{$}", console.Handler())
-	return mux
+	return withAPI(a.api, mux)
+}
+
+// withAPI hands the API what is its, as it came: a mux would redirect a path such
+// as /api/sessions/%2e%2e/qr, and such an answer is none of the API's.
+func withAPI(api, rest http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/api/") {
+			api.ServeHTTP(w, r)
+			return
+		}
+		rest.ServeHTTP(w, r)
+	})
 }
 
 // run waits until vault and master key can be used, then looks after what no

@@ -26,12 +26,17 @@ func (a *app) verbCommand(verb, short string) *cobra.Command {
 	switch verb {
 	case "repair":
 		cmd.Flags().BoolVar(&force, "force", false, "during a cooldown as well (admin)")
+		fallthrough
 	case "disconnect":
 		cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	}
+	questions := map[string]string{ // before what clears credentials
+		"disconnect": "Unlink %s and destroy its credentials?",
+		"repair":     "Clear the credentials of %s and show a fresh QR code? (restart keeps them)",
+	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if verb == "disconnect" {
-			if err := a.confirmed(yes, "Unlink "+args[0]+" and destroy its credentials?"); err != nil {
+		if question := questions[verb]; question != "" {
+			if err := a.confirmed(yes, fmt.Sprintf(question, args[0])); err != nil {
 				return err
 			}
 		}

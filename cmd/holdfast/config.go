@@ -61,6 +61,9 @@ type Config struct {
 	Task        string // what the platform calls this process; empty: likewise
 	ecsMetadata string // where ECS tells of the task; empty: it is none
 
+	EMFInterval time.Duration // between lines of metrics for CloudWatch; 0: none
+	onRetry     func(string)  // is told why the store repeats a request; nil: nobody is
+
 	LogLevel  slog.Level
 	LogFormat string // text, json, auto
 

@@ -80,6 +80,10 @@ func TestOnTheStoreItself(t *testing.T) {
 	if err := json.Unmarshal([]byte(ok("sessions", "show", "default", "--json")), &shown); err != nil || shown.State != state.Disconnected || shown.Paired {
 		t.Errorf("afterwards %s, paired %v (%v)", shown.State, shown.Paired, err)
 	}
+	// What the destroyed credentials have left is no damage.
+	if r := drive(t, []string{"HOLDFAST_DATA_DIR=" + p.dir}, "sessions", "verify", "default"); r.code != exitDone || r.out != "ok    default\n" {
+		t.Errorf("verify says %s%s", r.out, r.err)
+	}
 	audit := ok("audit", "--json")
 	if !strings.Contains(audit, directKey) || !strings.Contains(audit, "disconnect") {
 		t.Errorf("the audit says %s", audit)

@@ -144,7 +144,7 @@ func (p *process) create(ctx context.Context, t *testing.T, sim *wasim.Server, n
 	t.Helper()
 	for {
 		status, err := p.ask(ctx, "POST", "/api/sessions", map[string]string{"name": name}, nil)
-		if status == 201 || status == 409 {
+		if status == 202 || status == 409 {
 			break
 		}
 		if ctx.Err() != nil {

@@ -211,8 +211,8 @@ func TestNothingSecretComesToLight(t *testing.T) {
 
 	// Two sessions, one of them through a proxy; one paired by QR, one by code.
 	ownSecret := l.secret("webhook secret", random())
-	l.want(201, adminapi.Operator, "POST", "/api/sessions", `{"name":"shop","settings":{"proxy":"http://holder:`+proxyPassword+`@`+proxy+`"}}`, nil)
-	l.want(201, adminapi.Operator, "POST", "/api/sessions", `{"name":"desk","settings":{"webhookUrl":"http://127.0.0.1:1/`+l.secret("webhook path", random())+`","webhookSecret":"`+ownSecret+`"}}`, nil)
+	l.want(202, adminapi.Operator, "POST", "/api/sessions", `{"name":"shop","settings":{"proxy":"http://holder:`+proxyPassword+`@`+proxy+`"}}`, nil)
+	l.want(202, adminapi.Operator, "POST", "/api/sessions", `{"name":"desk","settings":{"webhookUrl":"http://127.0.0.1:1/`+l.secret("webhook path", random())+`","webhookSecret":"`+ownSecret+`"}}`, nil)
 	master, err := os.ReadFile(filepath.Join(dir, "master.key"))
 	if err != nil {
 		t.Fatal(err)
@@ -343,10 +343,10 @@ func TestNothingSecretComesToLight(t *testing.T) {
 	}
 	l.until("shop", online)
 	l.until("desk", online)
-	l.want(200, adminapi.Operator, "PATCH", "/api/sessions/shop", `{"settings":{"proxy":"http://holder:`+l.secret("proxy password", random())+`@`+proxy+`"}}`, nil)
+	l.want(202, adminapi.Operator, "PATCH", "/api/sessions/shop", `{"settings":{"proxy":"http://holder:`+l.secret("proxy password", random())+`@`+proxy+`"}}`, nil)
 	l.want(202, adminapi.Operator, "POST", "/api/sessions/shop/restart", "", nil)
 	l.until("shop", func(s adminapi.Session) bool { return s.Attempt > 0 })
-	l.want(200, adminapi.Operator, "PATCH", "/api/sessions/shop", `{"settings":{"proxy":""}}`, nil)
+	l.want(202, adminapi.Operator, "PATCH", "/api/sessions/shop", `{"settings":{"proxy":""}}`, nil)
 	l.want(202, adminapi.Operator, "POST", "/api/sessions/shop/restart", "", nil)
 	l.until("shop", online)
 

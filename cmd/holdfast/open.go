@@ -184,7 +184,7 @@ func (o *opened) openDynamo(ctx context.Context, within time.Duration, log *slog
 }
 
 func newDynamo(ctx context.Context, cfg Config) (*dynamo.Store, error) {
-	return dynamo.Open(ctx, dynamo.Options{Prefix: cfg.State.Path, Endpoint: cfg.AWSEndpoints["dynamodb"]})
+	return dynamo.Open(ctx, dynamo.Options{Prefix: cfg.State.Path, Endpoint: cfg.AWSEndpoints["dynamodb"], OnRetry: cfg.onRetry})
 }
 
 // askDynamo looks once at the tables. An error that may pass by itself wraps

@@ -33,7 +33,7 @@ func (a *app) sessionsCommand() *cobra.Command {
 		a.verbCommand("stop", "Close the connection; credentials stay"),
 		a.verbCommand("restart", "Connect anew; credentials stay"),
 		a.verbCommand("disconnect", "Unlink the device at WhatsApp and destroy the credentials"),
-		a.verbCommand("repair", "Put the credentials away and show a fresh QR code"),
+		a.verbCommand("repair", "Clear the credentials in use and show a fresh QR code"),
 		a.verbCommand("restore", "Bring quarantined credentials back"),
 		a.qrCommand(), a.pairCodeCommand(), a.watchCommand(), a.debugCommand(), a.verifyCommand(), a.deleteCommand(),
 	)

@@ -65,6 +65,7 @@ func settings() []setting {
 		{name: "aws-endpoint-kms", meaning: "URL of a stand-in for KMS", parse: awsEndpoint("kms")},
 		{name: "deployment", meaning: "revision that this process belongs to: sessions move to the one that started last; by itself that of the ECS task, else the version", parse: plainText(func(c *Config) *string { return &c.Deployment })},
 		{name: "task", meaning: "what the platform calls this process; by itself the ARN of the ECS task", parse: plainText(func(c *Config) *string { return &c.Task })},
+		{name: "emf-interval", fallback: "0", meaning: "how often metrics for CloudWatch are written into the log, in its embedded metric format: whole minutes, or 0: never", parse: parseEMFInterval},
 		{name: "log-level", fallback: "info", meaning: "debug, info, warn or error", parse: parseLogLevel},
 		{name: "log-format", fallback: "auto", meaning: "text, json, or auto: text on a terminal", parse: parseLogFormat},
 

@@ -4,9 +4,12 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/http"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -22,6 +25,7 @@ func (a *app) simCommand() *cobra.Command {
 	var (
 		opt            wasim.Options
 		seed, autoscan string
+		config         string
 		verbose        bool
 	)
 	cmd := &cobra.Command{
@@ -29,7 +33,8 @@ func (a *app) simCommand() *cobra.Command {
 		Short: "Run a simulated WhatsApp service, with simulated phones and contacts",
 		Long: "Runs a simulated WhatsApp service that an unmodified client can pair with, and prints\n" +
 			"one JSON line with its url, controlUrl and rootKey. Point a worker at it with\n" +
-			"HOLDFAST_WHATSAPP_URL and HOLDFAST_WHATSAPP_ROOT_KEY.",
+			"HOLDFAST_WHATSAPP_URL and HOLDFAST_WHATSAPP_ROOT_KEY, or with --write-config FILE\n" +
+			"here and --config FILE there.",
 		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if seed != "" {
@@ -44,19 +49,21 @@ func (a *app) simCommand() *cobra.Command {
 				level.Set(slog.LevelDebug)
 				opt.Log = newLog(a.io.Err, "auto", level)
 			}
-			var watched *client
+			var watched func() (*client, error)
 			if cmd.Flags().Changed("autoscan") {
 				if autoscan != "auto" {
 					if err := cmd.Flags().Set("url", autoscan); err != nil {
 						return err
 					}
 				}
-				var err error
-				if watched, err = a.client(cmd); err != nil {
+				watched = func() (*client, error) { return a.client(cmd) }
+				// Its key may be made later, by the holdfast that is watched; other
+				// faults do not pass.
+				if _, err := watched(); err != nil && !errors.Is(err, fs.ErrNotExist) {
 					return err
 				}
 			}
-			return a.sim(cmd.Context(), opt, watched)
+			return a.sim(cmd.Context(), opt, config, watched)
 		},
 	}
 	f := cmd.Flags()
@@ -65,14 +72,16 @@ func (a *app) simCommand() *cobra.Command {
 	f.StringVar(&autoscan, "autoscan", "", "let simulated phones scan every QR code that a holdfast shows: its URL, or no value for the one on this machine")
 	f.Lookup("autoscan").NoOptDefVal = "auto"
 	f.StringVar(&seed, "seed", "", "64 hex digits that the root key is made from, so that it stays the same; by itself random")
+	f.StringVar(&config, "write-config", "", "write a YAML file that points a worker here, for its --config")
 	f.BoolVar(&verbose, "verbose", false, "log what happens to stderr")
 	settingFlags(cmd, []string{"url", "api-key", "api-key-file", "data-dir"})
 	f.Lookup("url").Hidden = true
 	return cmd
 }
 
-// sim runs the service until ctx ends.
-func (a *app) sim(ctx context.Context, opt wasim.Options, watched *client) error {
+// sim runs the service until ctx ends. With watched, phones scan what that
+// holdfast shows. With config, that file gets the settings of a worker.
+func (a *app) sim(ctx context.Context, opt wasim.Options, config string, watched func() (*client, error)) error {
 	s, err := wasim.New(opt)
 	if err != nil {
 		return fmt.Errorf("sim: %w", err)
@@ -81,6 +90,12 @@ func (a *app) sim(ctx context.Context, opt wasim.Options, watched *client) error
 		return fmt.Errorf("sim: cannot start: %w; is the port in use? choose another with --listen and --control", cause(err))
 	}
 	defer s.Close()
+	if config != "" {
+		text := fmt.Sprintf("# Of holdfast sim, while it runs.\nwhatsapp-url: %s\nwhatsapp-root-key: %s\n", s.URL(), s.RootKeyHex())
+		if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+			return fmt.Errorf("sim: --write-config %s: cannot be written: %w; name a file in a folder that is there and yours", config, bare(err))
+		}
+	}
 	line, err := json.Marshal(struct {
 		URL        string `json:"url"`
 		ControlURL string `json:"controlUrl"`
@@ -104,8 +119,8 @@ func (a *app) sim(ctx context.Context, opt wasim.Options, watched *client) error
 const scanEvery = time.Second
 
 // scanAll scans every code that the sessions of a holdfast show, with a phone
-// of its own for each, until ctx ends.
-func (a *app) scanAll(ctx context.Context, s *wasim.Server, c *client) {
+// of its own for each, until ctx ends. The holdfast may be started later.
+func (a *app) scanAll(ctx context.Context, s *wasim.Server, watched func() (*client, error)) {
 	phones, scanned := map[string]string{}, map[string]string{}
 	tick := time.NewTicker(scanEvery)
 	defer tick.Stop()
@@ -114,6 +129,10 @@ func (a *app) scanAll(ctx context.Context, s *wasim.Server, c *client) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		}
+		c, err := watched() // anew, since a data folder that was removed has another key
+		if err != nil {
+			continue
 		}
 		sessions, err := c.sessions(ctx, nil)
 		if err != nil {

@@ -7,8 +7,11 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestSimSaysWhereItIs(t *testing.T) {
@@ -60,6 +63,67 @@ func TestSimSaysWhereItIs(t *testing.T) {
 
 func TestSimRefusesAWrongSeed(t *testing.T) {
 	if r := drive(t, nil, "sim", "--seed", "abc"); r.code != exitUsage || !strings.Contains(r.err, "--seed: is not 64 hex digits") {
+		t.Errorf("exit code %d, %s", r.code, r.err)
+	}
+}
+
+// What --write-config writes is all that a worker needs, and phones scan also
+// for a holdfast whose data folder is made later.
+func TestSimWritesAConfigAndScansWhatStartsLater(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	dir := t.TempDir()
+	config, data := filepath.Join(dir, "sim.yaml"), filepath.Join(dir, "data")
+	listen, err := freeAddress()
+	if err != nil {
+		t.Fatal(err)
+	}
+	reader, writer := io.Pipe()
+	var errs lockedBuffer
+	done := make(chan int, 1)
+	go func() {
+		code := run(ctx, []string{"sim", "--write-config", config, "--autoscan=http://" + listen, "--data-dir", data}, nil,
+			IO{In: strings.NewReader(""), Out: writer, Err: &errs})
+		writer.Close()
+		done <- code
+	}()
+	if _, err := bufio.NewReader(reader).ReadBytes('\n'); err != nil {
+		t.Fatalf("%v: %s", err, errs.String())
+	}
+	if info, err := os.Stat(config); err != nil || info.Mode().Perm() != 0o600 {
+		t.Fatalf("%v, %v", info, err)
+	}
+	dev := make(chan int, 1)
+	var out, log lockedBuffer
+	go func() {
+		dev <- run(ctx, []string{"dev", "--config", config, "--data-dir", data, "--listen", listen}, nil, IO{In: strings.NewReader(""), Out: &out, Err: &log})
+	}()
+	for !strings.Contains(out.String(), `"type":"session.paired"`) {
+		select {
+		case <-ctx.Done():
+			t.Fatalf("no phone has scanned the code\n%s\n%s", log.String(), errs.String())
+		case code := <-dev:
+			t.Fatalf("dev has ended with %d: %s", code, log.String())
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+	cancel()
+	if code := <-dev; code != exitDone {
+		t.Errorf("dev: exit code %d, %s", code, log.String())
+	}
+	if code := <-done; code != exitDone {
+		t.Errorf("sim: exit code %d, %s", code, errs.String())
+	}
+}
+
+func TestSimSaysWhatCannotBeWritten(t *testing.T) {
+	r := drive(t, nil, "sim", "--write-config", filepath.Join(t.TempDir(), "none", "sim.yaml"))
+	if r.code != exitFailed || !strings.Contains(r.err, "sim.yaml: cannot be written: no such file or directory; ") || strings.Count(r.err, "\n") != 1 {
+		t.Errorf("exit code %d, %s", r.code, r.err)
+	}
+	// A fault that waiting does not cure ends it.
+	r = drive(t, nil, "sim", "--autoscan=no-url")
+	if r.code != exitUsage || !strings.Contains(r.err, "is no URL with a host") {
 		t.Errorf("exit code %d, %s", r.code, r.err)
 	}
 }

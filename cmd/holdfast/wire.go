@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -66,6 +67,8 @@ func runWorker(ctx context.Context, cfg Config, mode Mode, io IO) error {
 	defer listener.Close()
 	limitMemory(log)
 
+	metrics := worker.NewMetrics()
+	cfg.onRetry = metrics.Retried
 	o, err := openState(ctx, cfg, log)
 	if err != nil {
 		return err
@@ -97,18 +100,23 @@ func runWorker(ctx context.Context, cfg Config, mode Mode, io IO) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	bell := &adminapi.Bell{}
-	metrics := worker.NewMetrics()
 	poster := deliver.NewPoster(deliver.PosterConfig{Allow: cfg.WebhookReach})
 	o.later(poster.Close)
 	ownPoster := deliver.NewPoster(deliver.PosterConfig{Allow: cfg.WebhookReach.Trusted()})
 	o.later(ownPoster.Close)
 	files := mediaFetcher(cfg)
 	o.later(files.Close)
+	me := new(atomic.Pointer[string])
+	me.Store(new(string))
+	joined := func(id string) {
+		me.Store(&id)
+		here.joined(id)
+	}
 	w, err := worker.New(worker.Config{
 		Store: worker.Measured(o.store, metrics), Vault: o.vault, Master: o.master, Keyset: o.keyset,
 		Service: o.svc, Settings: cfg.Policy,
 		Heartbeat: cfg.Heartbeat, Trust: cfg.Trust, Takeover: cfg.Takeover, Poll: cfg.Poll,
-		Info: memberInfo(ctx, cfg, log), Gone: here.gone, Joined: here.joined, Probe: o.ready,
+		Info: memberInfo(ctx, cfg, log), Gone: here.gone, Joined: joined, Probe: o.ready,
 		Capacity: capacity(cfg), LoginRate: cfg.LoginRate, LoginBurst: cfg.LoginBurst, Drain: cfg.Drain,
 		NDJSON:      eventsOut(cfg, mode, io, log, stop),
 		Reach:       cfg.WebhookReach,
@@ -122,6 +130,7 @@ func runWorker(ctx context.Context, cfg Config, mode Mode, io IO) error {
 	if err != nil {
 		return err
 	}
+	metrics.Serving(w.Owned, capacity(cfg))
 	metrics.Scheduled(func() int { return snapshot(w, time.Now()).ScheduledMessages })
 	server := &http.Server{
 		Handler:           routes(cfg, mode, o, w, keys, bell, metrics, log),
@@ -149,6 +158,9 @@ func runWorker(ctx context.Context, cfg Config, mode Mode, io IO) error {
 			return nil
 		}
 	})
+	if lines := emfLines(cfg, me, metrics, io, log); lines != nil {
+		both.Go(func() error { lines.Run(ended); return nil }) // what the drain counts is in the last one
+	}
 	both.Go(func() error {
 		defer close(ended)
 		err := w.Run(ctx)
@@ -291,12 +303,12 @@ func routes(cfg Config, mode Mode, o *opened, w *worker.Worker, keys []adminapi.
 		Metrics:  promhttp.HandlerFor(metrics.Registry, promhttp.HandlerOpts{}),
 		Version:  version, API: api, OpenQR: mode == ModeDev && onLoopback(cfg.Listen),
 	}))
-	if mode == ModeDev {
-		mux.Handle("/api/", api)
-		mux.Handle(console.Prefix, console.Handler())
-		mux.Handle("/{$}", console.Handler())
+	if mode != ModeDev {
+		return mux
 	}
-	return mux
+	mux.Handle(console.Prefix, console.Handler())
+	mux.Handle("/{$}", console.Handler())
+	return withAPI(api, mux)
 }
 
 // snapshot is what the worker's own health routes tell.

@@ -9,11 +9,13 @@ import (
 	"fmt"
 	"image/png"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/holdfast-wa/holdfast/infra/adminapi"
+	"github.com/holdfast-wa/holdfast/infra/emf/emftest"
 	"github.com/holdfast-wa/holdfast/state"
 	"github.com/holdfast-wa/holdfast/state/seal"
 )
@@ -35,13 +37,13 @@ func TestRequests(t *testing.T) {
 
 	var made adminapi.ChangedSession
 	r = f.invoke(request("POST", "/api/sessions", "operator-secret", `{"name":"shop","settings":{"webhookUrl":"https://example.org/hook","webhookSecret":"webhook-s3cret-s3cret-s3cret"}}`)).decode(t, &made)
-	if r.StatusCode != http.StatusCreated || made.Name != "shop" || made.Command == "" || r.Headers["location"] != "/api/sessions/shop" || r.Headers["etag"] != `"1"` {
+	if r.StatusCode != http.StatusAccepted || made.Name != "shop" || made.Command == "" || r.Headers["location"] != "/api/sessions/shop" || r.Headers["etag"] != `"1"` {
 		t.Fatalf("create: %+v, %+v", r, made)
 	}
 	// A body in base64, as API Gateway sends what it takes for binary.
 	body := base64.StdEncoding.EncodeToString([]byte(`{"name":"desk","wanted":"stopped"}`))
 	r = f.invoke(request("POST", "/api/sessions", "operator-secret", body, func(e map[string]any) { e["isBase64Encoded"] = true })).decode(t, &made)
-	if r.StatusCode != http.StatusCreated || made.Name != "desk" {
+	if r.StatusCode != http.StatusAccepted || made.Name != "desk" {
 		t.Errorf("a body in base64: %+v", r)
 	}
 	var page adminapi.SessionPage
@@ -203,12 +205,12 @@ func TestAuthorizers(t *testing.T) {
 		event  string
 		status int
 	}{
-		"a token with a scope":             {both, request("POST", "/api/sessions", "", create("scoped"), jwt(map[string]string{"sub": "0f7a", "scope": "openid holdfast/operator"})), 201},
-		"a token with a role":              {both, request("POST", "/api/sessions", "", create("claimed"), jwt(map[string]string{"sub": "0f7b", "holdfast_role": "admin"})), 201},
+		"a token with a scope":             {both, request("POST", "/api/sessions", "", create("scoped"), jwt(map[string]string{"sub": "0f7a", "scope": "openid holdfast/operator"})), 202},
+		"a token with a role":              {both, request("POST", "/api/sessions", "", create("claimed"), jwt(map[string]string{"sub": "0f7b", "holdfast_role": "admin"})), 202},
 		"a role that the scope narrows":    {both, request("POST", "/api/sessions", "", create("n1"), jwt(map[string]string{"sub": "x", "holdfast_role": "admin", "scope": "holdfast/viewer"})), 403},
 		"a token without a role":           {both, request("GET", "/api/sessions", "", "", jwt(map[string]string{"sub": "x", "scope": "openid"})), 403},
 		"a token of nobody":                {both, request("GET", "/api/sessions", "", "", jwt(map[string]string{"holdfast_role": "admin"})), 403},
-		"a role in IAM":                    {both, request("POST", "/api/sessions", "", create("signed"), iam("arn:aws:sts::111122223333:assumed-role/operators/ann@example.org")), 201},
+		"a role in IAM":                    {both, request("POST", "/api/sessions", "", create("signed"), iam("arn:aws:sts::111122223333:assumed-role/operators/ann@example.org")), 202},
 		"a role with a longer name":        {both, request("GET", "/api/sessions", "", "", iam("arn:aws:sts::111122223333:assumed-role/operators-of-another/ann")), 403},
 		"another account":                  {both, request("GET", "/api/sessions", "", "", iam("arn:aws:iam::999922223333:user/ann")), 403},
 		"a role that does not reach":       {both, request("DELETE", "/api/sessions/nothing", "", "", iam("arn:aws:sts::111122223333:assumed-role/operators/ann")), 403},
@@ -392,6 +394,32 @@ func TestDisconnectWithoutWorkers(t *testing.T) {
 	defer s.mu.Unlock()
 	if _, there := s.objects["/bucket/fleet/shop/credential-1"]; there {
 		t.Errorf("the credentials are still there: %v", s.objects)
+	}
+
+	// What each sweep has found is in the log as CloudWatch reads metrics. Its pipe may
+	// be later than the answer.
+	for end := time.Now().Add(30 * time.Second); strings.Count(f.log.String(), `"SessionsUnowned":`) < 2 && time.Now().Before(end); {
+		time.Sleep(20 * time.Millisecond)
+	}
+	points, err := emftest.Lines([]byte(f.log.String()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var alive, unowned int
+	const tables = "HOLDFAST_STATE=dynamodb:"
+	for _, p := range points {
+		if p.Namespace != "Holdfast" || !slices.Contains(s.env, tables+p.Dimensions["Fleet"]) || len(p.Dimensions) != 1 {
+			t.Errorf("%+v", p)
+		}
+		switch p.Name {
+		case "WorkersAlive":
+			alive++
+		case "SessionsUnowned":
+			unowned++
+		}
+	}
+	if alive != 2 || unowned != 2 {
+		t.Errorf("%d and %d points of two sweeps:\n%s", alive, unowned, f.log)
 	}
 }
 

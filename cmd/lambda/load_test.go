@@ -89,16 +89,19 @@ func TestManyInvocations(t *testing.T) {
 }
 
 // How long our own code takes from the start of the process until it asks for its
-// first event, and until it has answered one that needs no service. The figure is
-// for the log: machines differ, so only what is far off fails.
+// first event, and until it has answered one that needs no service: under 300 ms.
+// A machine that is busy with something else delays any start, so the best one
+// counts, and it has many tries.
 func TestColdStart(t *testing.T) {
+	const bound, few, many = 300 * time.Millisecond, 7, 60
+
 	environ := []string{"AWS_REGION=eu-west-1", "AWS_ACCESS_KEY_ID=AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY=none", "HOLDFAST_STATE=dynamodb:test",
 		"HOLDFAST_VAULT=s3://bucket", "HOLDFAST_MASTER_KEY=awskms:" + masterARN, "HOLDFAST_API_KEYS=" + keyList()[0]}
 	if _, err := bootstrap(); err != nil {
 		t.Fatal(err)
 	}
 	var ready, answered []time.Duration
-	for range 7 {
+	for i := 0; i < few || i < many && slices.Min(answered) > bound; i++ {
 		began := time.Now()
 		f := start(t, environ...)
 		select {
@@ -115,9 +118,10 @@ func TestColdStart(t *testing.T) {
 	}
 	slices.Sort(ready)
 	slices.Sort(answered)
-	t.Logf("ready for events after %v (median of %d; best %v), first answer after %v (best %v)", ready[3], len(ready), ready[0], answered[3], answered[0])
-	if ready[0] > 10*time.Second {
-		t.Errorf("the best of %d starts took %v", len(ready), ready[0])
+	t.Logf("ready for events after %v (median of %d; best %v), first answer after %v (best %v)",
+		ready[len(ready)/2], len(ready), ready[0], answered[len(ready)/2], answered[0])
+	if answered[0] > bound {
+		t.Errorf("the best of %d starts took %v until its first answer, want %v at most", len(ready), answered[0], bound)
 	}
 }
 

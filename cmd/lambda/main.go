@@ -16,7 +16,7 @@
 //	                            what settings of sessions are checked against
 //	HOLDFAST_WEBHOOK_ALLOW_PRIVATE, HOLDFAST_MEDIA_ALLOW_PRIVATE  likewise, by itself false
 //	HOLDFAST_API_RATE           requests a second of a caller, in each process of the
-//	                            function, 50
+//	                            function, 500
 //	HOLDFAST_AWS_ENDPOINT_DYNAMODB, _S3, _KMS, HOLDFAST_LOG_LEVEL  as there
 //
 //	HOLDFAST_GATEWAY_AUTH       whose word is taken: a list of keys, jwt and iam; by

@@ -133,7 +133,8 @@ func New(c Config) *API {
 		OpenAPI: &huma.OpenAPI{
 			OpenAPI: "3.1.0",
 			Info: &huma.Info{Title: "Holdfast admin API", Version: c.Version,
-				Description: "Sessions of WhatsApp, what they are and what they should be. Every answer that is not a success is a problem (RFC 9457) with a stable `code`."},
+				Description: "Sessions of WhatsApp, what they are and what they should be. Every answer that is not a success is a problem (RFC 9457) with a stable `code`.",
+				License:     &huma.License{Name: "GPL-3.0-or-later", Identifier: "GPL-3.0-or-later"}},
 			Components: &huma.Components{
 				Schemas: huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer),
 				SecuritySchemes: map[string]*huma.SecurityScheme{
@@ -164,9 +165,11 @@ func New(c Config) *API {
 	return a
 }
 
-// standard takes out of the document what OpenAPI does not know: the words for a
-// pattern, which are in the messages of the library by now.
+// standard says where the API is, which readers of the document want to be told,
+// and takes out what OpenAPI does not know: the words for a pattern, which are in
+// the messages of the library by now.
 func standard(doc *huma.OpenAPI) {
+	doc.Servers = []*huma.Server{{URL: "/", Description: "where this document is served"}}
 	for _, item := range doc.Paths {
 		for _, op := range []*huma.Operation{item.Get, item.Post, item.Patch, item.Delete} {
 			if op == nil {

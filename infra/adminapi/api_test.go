@@ -211,7 +211,7 @@ func TestNoSecretIsLoggedOrShown(t *testing.T) {
 	s := newStage(t)
 	o := s.session("shop")
 	want[ChangedSession](t, s.ask(Operator, "PATCH", "/api/sessions/shop",
-		`{"settings":{"webhookUrl":"https://u:hush@example.test/hush?t=hush","webhookSecret":"hush-hush","proxy":"socks5://u:hush@127.0.0.1:1"}}`), 200)
+		`{"settings":{"webhookUrl":"https://u:hush@example.test/hush?t=hush","webhookSecret":"hush-hush","proxy":"socks5://u:hush@127.0.0.1:1"}}`), 202)
 	s.showQR(o, "2@hush", 1e9)
 	s.ask(Operator, "GET", "/api/sessions/shop/qr", "")
 	s.ask(Operator, "POST", "/api/sessions/shop/pair-code", `{"phone":"+49 151 98765432"}`)

@@ -30,7 +30,7 @@ func TestWhoDidWhatIsKept(t *testing.T) {
 	s := newStage(t)
 	for _, name := range []string{"shop", "bar", "gone"} {
 		s.pass(time.Second)
-		want[ChangedSession](t, s.ask(Operator, "POST", "/api/sessions", `{"name":"`+name+`"}`), 201)
+		want[ChangedSession](t, s.ask(Operator, "POST", "/api/sessions", `{"name":"`+name+`"}`), 202)
 	}
 	for _, path := range []string{"shop/stop", "bar/stop", "shop/start", "bar/start", "shop/restart"} {
 		s.pass(time.Second)
@@ -128,7 +128,8 @@ func TestChangesNameTheirVersion(t *testing.T) {
 		if now := s.ask(Viewer, "GET", "/api/sessions/shop", "").Header.Get("ETag"); now != at {
 			t.Errorf("%s %s changed it all the same: %s, %s", tt.method, tt.path, at, now)
 		}
-		if r := s.ask(Admin, tt.method, "/api/sessions/shop"+tt.path, tt.body, "If-Match", at); r.StatusCode/100 != 2 {
+		wantProblem(t, s.ask(Admin, tt.method, "/api/sessions/shop"+tt.path, tt.body, "If-Match", "W/"+at), CodePrecondition)
+		if r := s.ask(Admin, tt.method, "/api/sessions/shop"+tt.path, tt.body, "If-Match", `"98", `+at); r.StatusCode/100 != 2 {
 			t.Errorf("%s %s: HTTP %d %s", tt.method, tt.path, r.StatusCode, r.body)
 		}
 	}
@@ -140,11 +141,14 @@ func TestCreatingIsRepeated(t *testing.T) {
 	create := func(key string) reply {
 		return s.ask(Operator, "POST", "/api/sessions", `{"name":"shop"}`, "Idempotency-Key", key)
 	}
-	first := want[ChangedSession](t, create("k"), 201)
+	first := want[ChangedSession](t, create("k"), 202)
 	s.online(s.own("shop"))
-	again := want[ChangedSession](t, create("k"), 201)
+	again := want[ChangedSession](t, create("k"), 202)
 	if first.Command != again.Command || again.Generation != 1 {
 		t.Errorf("%s and %s", first.Command, again.Command)
+	}
+	for _, other := range []string{`{"name":"shop","wanted":"stopped"}`, `{"name":"shop","settings":{"profile":"gentle"}}`} {
+		wantProblem(t, s.ask(Operator, "POST", "/api/sessions", other, "Idempotency-Key", "k"), CodeIdempotencyMismatch)
 	}
 	wantProblem(t, create("l"), CodeExists)
 	wantProblem(t, create(""), CodeExists)
@@ -162,9 +166,19 @@ func TestCreatingIsRepeated(t *testing.T) {
 	want[Command](t, order("repair", `{}`, "r"), 202)
 	wantProblem(t, order("repair", `{"force":true}`, "r"), CodeIdempotencyMismatch)
 
-	page := want[CommandPage](t, s.ask(Viewer, "GET", "/api/sessions/shop/commands?limit=2", ""), 200)
+	change := func(body string) reply {
+		return s.ask(Operator, "PATCH", "/api/sessions/shop", body, "Idempotency-Key", "p")
+	}
+	changed := want[ChangedSession](t, change(`{"settings":{"profile":"gentle","webhookSecret":"hush-hush-hush-hush"}}`), 202)
+	if same := want[ChangedSession](t, change(`{"settings":{"webhookSecret":"hush-hush-hush-hush","profile":"gentle"}}`), 202); same.Command != changed.Command {
+		t.Errorf("%s and %s", changed.Command, same.Command)
+	}
+	wantProblem(t, change(`{"settings":{"profile":"guide","webhookSecret":"hush-hush-hush-hush"}}`), CodeIdempotencyMismatch)
+	wantProblem(t, change(`{"settings":{"profile":"gentle"}}`), CodeIdempotencyMismatch)
+
+	page := want[CommandPage](t, s.ask(Viewer, "GET", "/api/sessions/shop/commands?limit=3", ""), 200)
 	rest := want[CommandPage](t, s.ask(Viewer, "GET", "/api/sessions/shop/commands?cursor="+page.Next, ""), 200)
-	if len(page.Commands) != 2 || len(rest.Commands) != 1 || rest.Next != "" {
+	if len(page.Commands) != 3 || len(rest.Commands) != 1 || rest.Next != "" {
 		t.Errorf("%d and %d commands", len(page.Commands), len(rest.Commands))
 	}
 }

@@ -16,10 +16,12 @@ type Span struct {
 // is counted from its creation on. Status is not written for time passing
 // alone: an online session is taken to have stayed so since the status was
 // observed, any other to have stayed offline. Hours are whole; of the oldest
-// one only the part within the span counts.
+// one only the part within the span counts, but all of the one in which the
+// session was created: it was not online before that.
 func spanOf(st state.Status, created, now time.Time, span time.Duration, online bool) Span {
 	from := now.Add(-span)
-	if created.After(from) {
+	young := created.After(from)
+	if young {
 		from = created
 	}
 	whole := now.Sub(from)
@@ -37,7 +39,10 @@ func spanOf(st state.Status, created, now time.Time, span time.Duration, online 
 		if !end.After(from) || begin.After(now) {
 			continue
 		}
-		within := min(time.Hour, end.Sub(from))
+		within := time.Hour
+		if !young {
+			within = min(within, end.Sub(from))
+		}
 		up += time.Duration(float64(min(h.Up, 3600)) * float64(time.Second) * float64(within) / float64(time.Hour))
 		for cause, n := range h.Reconnects {
 			if s.Reconnects == nil {

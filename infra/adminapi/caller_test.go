@@ -13,7 +13,7 @@ func TestCallersFromOutside(t *testing.T) {
 	as := func(name string, role Role) context.Context {
 		return WithCaller(context.Background(), Caller{Name: name, Role: role})
 	}
-	want[ChangedSession](t, s.askCtx(as("jwt:ann", Operator), 0, "POST", "/api/sessions", `{"name":"shop"}`), http.StatusCreated)
+	want[ChangedSession](t, s.askCtx(as("jwt:ann", Operator), 0, "POST", "/api/sessions", `{"name":"shop"}`), http.StatusAccepted)
 	c := want[Command](t, s.askCtx(as("jwt:ben", Operator), 0, "POST", "/api/sessions/shop/stop", ""), http.StatusAccepted)
 	if c.By != "jwt:ben" {
 		t.Errorf("by %q", c.By)
@@ -31,7 +31,7 @@ func TestCallersFromOutside(t *testing.T) {
 func TestNoStreams(t *testing.T) {
 	s := newStage(t)
 	s.api.cfg.NoStreams = true
-	want[ChangedSession](t, s.ask(Operator, "POST", "/api/sessions", `{"name":"shop"}`), http.StatusCreated)
+	want[ChangedSession](t, s.ask(Operator, "POST", "/api/sessions", `{"name":"shop"}`), http.StatusAccepted)
 	for _, path := range []string{"/api/events", "/api/sessions/shop/events"} {
 		p := want[Problem](t, s.ask(Viewer, "GET", path, "", "Accept", "text/event-stream"), http.StatusNotAcceptable)
 		if p.Code != CodeStreamingNotHere {

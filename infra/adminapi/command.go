@@ -95,6 +95,10 @@ func (o order) sameArgs(c state.Command) bool {
 	return true
 }
 
+func keyUsed(before state.Verb) error {
+	return problem(CodeIdempotencyMismatch, "header.Idempotency-Key: was used for another %s: use a new key", before)
+}
+
 // carry writes an order with its change in one update, and returns the command:
 // the one of the first time where the idempotency key was used before.
 func (a *API) carry(ctx context.Context, name string, o order, apply change) (state.Command, error) {
@@ -111,7 +115,7 @@ func (a *API) carry(ctx context.Context, name string, o order, apply change) (st
 			c, err := a.command(ctx, name, id)
 			if err == nil {
 				if c.Verb != o.verb || !o.sameArgs(c) {
-					return c, problem(CodeIdempotencyMismatch, "header.Idempotency-Key: was used for another %s: use a new key", c.Verb)
+					return c, keyUsed(c.Verb)
 				}
 				return c, nil
 			}
@@ -119,8 +123,8 @@ func (a *API) carry(ctx context.Context, name string, o order, apply change) (st
 				return c, err
 			}
 		}
-		if o.match != "" && o.match != "*" && o.match != etag(s.spec) {
-			return state.Command{}, problem(CodePrecondition, "header.If-Match: the session is at %s: read it and try again", etag(s.spec))
+		if err := checkVersion(o.match, s.spec); err != nil {
+			return state.Command{}, err
 		}
 		generation := s.spec.Generation
 		extra, before, after, err := apply(&s)

@@ -55,11 +55,12 @@ type allEventsInput struct {
 func (a *API) eventRoutes() {
 	tags := []string{"Events"}
 	route(a, Viewer, huma.Operation{OperationID: "list-events", Method: http.MethodGet, Path: "/api/sessions/{name}/events", Tags: tags,
-		Summary: "A session's events", Errors: []int{404},
+		Summary: "A session's events", Errors: []int{404, 406},
 		Description: "History in pages; live with Accept: text/event-stream, where the id of each is its seq, and Last-Event-ID resumes.",
 		Responses:   a.answers(EventPage{}, "A page, or a live stream", "text/event-stream")}, a.events)
 	route(a, Viewer, huma.Operation{OperationID: "list-all-events", Method: http.MethodGet, Path: "/api/events", Tags: tags,
 		Summary:     "The events of all sessions",
+		Errors:      []int{406},
 		Description: "History, newest first; live with Accept: text/event-stream, where the id of each is its ULID. A stream that is resumed may repeat events of a few seconds.",
 		Responses:   a.answers(EventPage{}, "A page, or a live stream", "text/event-stream")}, a.allEvents)
 }

@@ -52,10 +52,12 @@ type pairCodeInput struct {
 }
 
 func (a *API) pairingRoutes() {
+	shown := a.answers(QR{}, "The code that is valid now", "image/png", "image/svg+xml", "text/plain")
+	shown["304"] = &huma.Response{Description: "It is still the code that If-None-Match names"}
 	route(a, Operator, huma.Operation{OperationID: "get-qr", Method: http.MethodGet, Path: "/api/sessions/{name}/qr", Tags: []string{"Pairing"},
 		Summary: "Show the QR to scan", Errors: []int{404, 406, 409},
 		Description: "The format is chosen by Accept. With wait the answer is held back until there is a code (another one, with If-None-Match), or the session is paired (409 already_paired).",
-		Responses:   a.answers(QR{}, "The code that is valid now", "image/png", "image/svg+xml", "text/plain")}, a.qr)
+		Responses:   shown}, a.qr)
 	route(a, Operator, huma.Operation{OperationID: "pair-code", Method: http.MethodPost, Path: "/api/sessions/{name}/pair-code", Tags: []string{"Pairing"},
 		Summary: "Ask for a code to type on the phone", DefaultStatus: http.StatusAccepted, Errors: []int{400, 404, 409, 412, 413, 415},
 		Description: "The command's pairCode has the eight characters when it is done."}, a.pairCode)

@@ -61,22 +61,20 @@ type commandOutput struct {
 func (a *API) sessionRoutes() {
 	tags := []string{"Sessions"}
 	route(a, Operator, huma.Operation{OperationID: "create-session", Method: http.MethodPost, Path: "/api/sessions", Tags: tags,
-		Summary: "Create a session", DefaultStatus: http.StatusCreated, Errors: []int{400, 409, 413, 415},
-		Description: "A worker takes it and shows a QR. Its name may have been that of a deleted one."}, a.create)
+		Summary: "Create a session", DefaultStatus: http.StatusAccepted, Errors: []int{400, 409, 413, 415},
+		Description: "It is there at once; a worker takes it and shows a QR. Its name may have been that of a deleted one."}, a.create)
 	route(a, Viewer, huma.Operation{OperationID: "list-sessions", Method: http.MethodGet, Path: "/api/sessions", Tags: tags,
 		Summary: "List sessions", Errors: []int{422},
 		Description: "In order of name. A filtered page may be short, or empty, and still have a next one."}, a.list)
 	route(a, Viewer, huma.Operation{OperationID: "get-session", Method: http.MethodGet, Path: "/api/sessions/{name}", Tags: tags,
 		Summary: "Show a session", Errors: []int{404}}, a.get)
 	route(a, Operator, huma.Operation{OperationID: "patch-session", Method: http.MethodPatch, Path: "/api/sessions/{name}", Tags: tags,
-		Summary: "Change a session's settings", Errors: []int{400, 404, 409, 412, 413, 415},
+		Summary: "Change a session's settings", DefaultStatus: http.StatusAccepted, Errors: []int{400, 404, 409, 412, 413, 415},
 		Description: "With If-Match only if the session is still at that version."}, a.patch)
 	route(a, Admin, huma.Operation{OperationID: "delete-session", Method: http.MethodDelete, Path: "/api/sessions/{name}", Tags: tags,
 		Summary: "Delete a session", DefaultStatus: http.StatusAccepted, Errors: []int{404, 409, 412},
 		Description: "Unlinks it at WhatsApp where it can, destroys its credentials, and removes all of its records."}, a.remove)
 }
-
-func etag(spec state.Spec) string { return `"` + strconv.FormatUint(spec.Generation, 10) + `"` }
 
 type createInput struct {
 	KeyParam
@@ -110,7 +108,9 @@ func (a *API) create(ctx context.Context, in *createInput) (*changedOutput, erro
 	if in.Key != "" {
 		id = keyedID(name, in.Key)
 	}
-	c, writes, err := a.ordered(ctx, s, id, order{verb: verb, action: "create", args: generationArg(spec)}, "", "wanted "+string(wanted))
+	o := order{verb: verb, action: "create", args: generationArg(spec)}
+	o.args[requestArg] = in.Body.Settings.fingerprint(wanted)
+	c, writes, err := a.ordered(ctx, s, id, o, "", "wanted "+string(wanted))
 	if err != nil {
 		return nil, err
 	}
@@ -121,7 +121,10 @@ func (a *API) create(ctx context.Context, in *createInput) (*changedOutput, erro
 	if err := a.cfg.Store.CreateSession(ctx, name, append(writes, w)); err != nil {
 		if errors.Is(err, state.ErrExists) {
 			if in.Key != "" {
-				if _, err := a.command(ctx, name, id); err == nil { // made by this request, which is repeated
+				if before, err := a.command(ctx, name, id); err == nil { // made by this request, which is repeated
+					if !o.sameArgs(before) {
+						return nil, keyUsed(verb)
+					}
 					return a.created(ctx, name, id)
 				}
 			}
@@ -141,7 +144,7 @@ func (a *API) created(ctx context.Context, name, command string) (*changedOutput
 	if err != nil {
 		return nil, err
 	}
-	return &changedOutput{Status: http.StatusCreated, ETag: etag(s.spec), Location: "/api/sessions/" + name,
+	return &changedOutput{Status: http.StatusAccepted, ETag: etag(s.spec), Location: "/api/sessions/" + name,
 		Body: ChangedSession{a.view(ctx, s), state.CommandRef(name, command)}}, nil
 }
 
@@ -274,7 +277,7 @@ type patchInput struct {
 
 func (a *API) patch(ctx context.Context, in *patchInput) (*changedOutput, error) {
 	var after stored
-	args := map[string]string{}
+	args := map[string]string{requestArg: in.Body.Settings.fingerprint()}
 	c, err := a.carry(ctx, in.Name, order{verb: state.VerbReconcile, key: in.Key, match: in.IfMatch, action: "patch", args: args}, func(s *stored) ([]state.Write, string, string, error) {
 		if contains(s.bad, "settings") {
 			return nil, "", "", fmt.Errorf("settings of %q: %w", in.Name, state.ErrCorrupt)
@@ -300,7 +303,7 @@ func (a *API) patch(ctx context.Context, in *patchInput) (*changedOutput, error)
 			return nil, err
 		}
 	}
-	return &changedOutput{Status: http.StatusOK, ETag: etag(after.spec), Body: ChangedSession{a.view(ctx, after), state.CommandRef(in.Name, c.ID)}}, nil
+	return &changedOutput{Status: http.StatusAccepted, ETag: etag(after.spec), Body: ChangedSession{a.view(ctx, after), state.CommandRef(in.Name, c.ID)}}, nil
 }
 
 // advance marks the spec as changed.
@@ -356,8 +359,8 @@ func (a *API) remove(ctx context.Context, in *removeInput) (*commandOutput, erro
 	if err != nil {
 		return nil, err
 	}
-	if in.IfMatch != "" && in.IfMatch != "*" && in.IfMatch != etag(s.spec) {
-		return nil, problem(CodePrecondition, "header.If-Match: the session is at %s: read it and try again", etag(s.spec))
+	if err := checkVersion(in.IfMatch, s.spec); err != nil {
+		return nil, err
 	}
 	// The session's own audit goes with it.
 	if err := a.auditFleet(ctx, "delete", "session "+in.Name+", wanted "+string(s.spec.Wanted), "deleted"); err != nil {

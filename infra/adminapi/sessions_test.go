@@ -16,7 +16,7 @@ import (
 func TestCreateLeavesSpecCommandAndAudit(t *testing.T) {
 	s := newStage(t)
 	r := s.ask(Operator, "POST", "/api/sessions", `{"name":"shop","settings":{"profile":"gentle","labels":{"team":"a"}}}`)
-	v := want[ChangedSession](t, r, 201)
+	v := want[ChangedSession](t, r, 202)
 	if v.Name != "shop" || v.Wanted != state.WantRunning || v.State != state.Unowned || v.Generation != 1 || v.Settings.Profile != "gentle" {
 		t.Errorf("session %+v", v)
 	}
@@ -208,12 +208,12 @@ func TestPatchMergesAndIsConditional(t *testing.T) {
 	s := newStage(t)
 	s.session("shop")
 	r := s.ask(Operator, "PATCH", "/api/sessions/shop", `{"settings":{"profile":"gentle","labels":{"a":"1","b":"2"},"override":{"keepalive-interval":"20s"}}}`, "If-Match", `"1"`)
-	v := want[ChangedSession](t, r, 200)
+	v := want[ChangedSession](t, r, 202)
 	if v.Generation != 2 || r.Header.Get("ETag") != `"2"` {
 		t.Errorf("generation %d, ETag %s", v.Generation, r.Header.Get("ETag"))
 	}
 	wantProblem(t, s.ask(Operator, "PATCH", "/api/sessions/shop", `{"settings":{"profile":"guide"}}`, "If-Match", `"1"`), CodePrecondition)
-	v = want[ChangedSession](t, s.ask(Operator, "PATCH", "/api/sessions/shop", `{"settings":{"profile":"","labels":{"a":"","c":"3"}}}`), 200)
+	v = want[ChangedSession](t, s.ask(Operator, "PATCH", "/api/sessions/shop", `{"settings":{"profile":"","labels":{"a":"","c":"3"}}}`), 202)
 	if got := fmt.Sprint(v.Settings.Profile, v.Settings.Labels, v.Settings.Override); got != "map[b:2 c:3] map[keepalive-interval:20s]" {
 		t.Errorf("settings %s", got)
 	}
@@ -224,7 +224,7 @@ func TestPatchMergesAndIsConditional(t *testing.T) {
 
 func TestDeleteOfASession(t *testing.T) {
 	s := newStage(t)
-	want[ChangedSession](t, s.ask(Operator, "POST", "/api/sessions", `{"name":"never-owned"}`), 201)
+	want[ChangedSession](t, s.ask(Operator, "POST", "/api/sessions", `{"name":"never-owned"}`), 202)
 	if c := want[Command](t, s.ask(Admin, "DELETE", "/api/sessions/never-owned", ""), 202); c.State != state.CommandDone {
 		t.Errorf("command %+v", c)
 	}
@@ -380,6 +380,7 @@ func TestSpan(t *testing.T) {
 		{"online for six hours", state.Status{Since: now.Add(-6 * time.Hour), ObservedAt: now.Add(-6 * time.Hour)}, old, true, 0.25, 0},
 		{"half of each hour", state.Status{Hours: []state.HourTally{hour(1, 1800, 2), hour(2, 1800, 1), hour(30, 3600, 9)}}, old, false, 1.0 / 24, 3},
 		{"created two hours ago", state.Status{Hours: []state.HourTally{hour(1, 3600, 0)}}, now.Add(-2 * time.Hour), false, 0.5, 0},
+		{"created within this hour", state.Status{Hours: []state.HourTally{hour(0, 600, 0)}}, now.Add(-20 * time.Minute), false, 0.5, 0},
 		{"created just now", state.Status{}, now, true, 0, 0},
 		{"nonsense in the tally", state.Status{Hours: []state.HourTally{{Hour: "soon", Up: 9}, hour(1, 1<<40, 0)}}, old, false, 1.0 / 24, 0},
 	} {
@@ -407,5 +408,22 @@ func TestAStoreThatCannotWriteIsShown(t *testing.T) {
 	}
 	if v.State != state.Reconnecting || v.Cause != state.CauseStoreUnavailable || v.Health != state.Dead {
 		t.Errorf("%s %s %s", v.State, v.Cause, v.Health)
+	}
+}
+
+// TestFresherTimesTakeNothingFromTheAvailability: the hours of the record reach to
+// when the record was observed, whatever the worker in this process knows since.
+func TestFresherTimesTakeNothingFromTheAvailability(t *testing.T) {
+	s := newStage(t)
+	o := s.session("shop")
+	s.online(o)
+	s.pass(6 * time.Hour)
+	s.api.cfg.Alive = func(string) bool { return true }
+	s.api.cfg.Live = func(string) (state.Status, bool) {
+		return state.Status{State: state.Online, Health: state.Healthy, ObservedAt: s.now()}, true
+	}
+	v := want[Session](t, s.ask(Viewer, "GET", "/api/sessions/shop", ""), 200)
+	if !v.ObservedAt.Equal(s.now()) || v.Day.Availability < 0.99 || v.Week.Availability < 0.99 {
+		t.Errorf("observed %s, online for %v of a day and %v of a week", v.ObservedAt, v.Day.Availability, v.Week.Availability)
 	}
 }

@@ -176,7 +176,7 @@ func wantProblem(t testing.TB, r reply, code Code) Problem {
 // session creates a session and gives it an owner.
 func (s *stage) session(name string) state.Owner {
 	s.t.Helper()
-	want[ChangedSession](s.t, s.ask(Operator, "POST", "/api/sessions", `{"name":"`+name+`"}`), 201)
+	want[ChangedSession](s.t, s.ask(Operator, "POST", "/api/sessions", `{"name":"`+name+`"}`), 202)
 	return s.own(name)
 }
 

@@ -1,7 +1,9 @@
 package adminapi
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"strings"
 	"testing"
@@ -19,7 +21,7 @@ func TestAStolenKeyYieldsNoSecrets(t *testing.T) {
 	s := newStage(t)
 	o := s.session("shop")
 	want[ChangedSession](t, s.ask(Operator, "PATCH", "/api/sessions/shop",
-		`{"settings":{"webhookUrl":"https://example.test/hook","webhookSecret":"hush-hush-hush-hush","proxy":"socks5://u:hush@127.0.0.1:1"}}`), 200)
+		`{"settings":{"webhookUrl":"https://example.test/hook","webhookSecret":"hush-hush-hush-hush","proxy":"socks5://u:hush@127.0.0.1:1"}}`), 202)
 	s.commit(o, state.Put(state.KindMeta, "", s.encode(state.Meta{V: state.Format, Keyset: []byte("hush-keyset"),
 		Credential: &state.ObjectPointer{Name: "hush-object"}})))
 	s.online(o)
@@ -127,12 +129,15 @@ func TestAFailureOfOursShowsNothing(t *testing.T) {
 	s := newStage(t)
 	s.session("shop")
 	s.api.cfg.Live = func(string) (state.Status, bool) { panic("hush: of the inside") }
-	got := s.ask(Admin, "GET", "/api/sessions/shop", "")
-	p := wantProblem(t, got, CodeInternal)
-	if leftovers.Match(got.body) || strings.Contains(string(got.body), "hush") || strings.Contains(p.Detail, "inside") {
-		t.Errorf("the answer shows %s", got.body)
-	}
-	if !strings.Contains(s.log.String(), "of the inside") {
-		t.Error("the log does not tell what it was")
+	s.api.cfg.Workers = func(context.Context) ([]Worker, error) { return nil, errors.New("hush: of the roster inside") }
+	for target, logged := range map[string]string{"/api/sessions/shop": "hush: of the inside", "/api/workers": "hush: of the roster inside"} {
+		got := s.ask(Admin, "GET", target, "")
+		p := wantProblem(t, got, CodeInternal)
+		if leftovers.Match(got.body) || strings.Contains(string(got.body), "hush") || strings.Contains(p.Detail, "inside") {
+			t.Errorf("%s: the answer shows %s", target, got.body)
+		}
+		if !strings.Contains(s.log.String(), logged) {
+			t.Errorf("%s: the log does not tell what it was", target)
+		}
 	}
 }

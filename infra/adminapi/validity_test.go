@@ -27,6 +27,13 @@ func TestTheDocumentIsValid(t *testing.T) {
 	if !doc.IsOpenAPI31OrLater() {
 		t.Errorf("it says that it is OpenAPI %s", doc.OpenAPI)
 	}
+	// Common linters want both.
+	if len(doc.Servers) != 1 || doc.Servers[0].URL != "/" || doc.Info.License == nil || doc.Info.License.Name == "" {
+		t.Errorf("servers %v, licence %v", doc.Servers, doc.Info.License)
+	}
+	if qr := doc.Paths.Value("/api/sessions/{name}/qr").Get.Responses; qr.Value("304") == nil {
+		t.Error("a QR says not that it may answer 304")
+	}
 	ids := map[string]bool{}
 	variable := regexp.MustCompile(`\{(\w+)\}`)
 	for path, item := range doc.Paths.Map() {
@@ -64,6 +71,11 @@ func TestTheDocumentIsValid(t *testing.T) {
 			}
 			if !success {
 				t.Errorf("%s: has no success", where)
+			}
+			// What a worker has yet to do is accepted; these are done when they are answered.
+			done := op.OperationID == "upload-media" || op.OperationID == "stopped-worker"
+			if (method == http.MethodPost || method == http.MethodPatch) && !done && (op.Responses.Value("202") == nil || op.Responses.Value("200") != nil || op.Responses.Value("201") != nil) {
+				t.Errorf("%s: a write that is not answered with 202", where)
 			}
 			if body := op.RequestBody; (method == http.MethodGet || method == http.MethodDelete) && body != nil {
 				t.Errorf("%s: takes a body", where)

@@ -206,6 +206,7 @@ func (a *API) shown(s stored, owner fleet.Standing) state.State {
 func (a *API) view(ctx context.Context, s stored) Session {
 	now := a.cfg.Now().UTC()
 	st, id := s.status, s.identity
+	recorded := s.status // the hours in it reach to when it was observed
 	if a.cfg.Live != nil {
 		live, ok := a.cfg.Live(s.owner.Session)
 		if ok && (live.Cause == state.CauseStoreUnavailable || live.State == state.Failing && st.State != state.Failing) {
@@ -235,8 +236,8 @@ func (a *API) view(ctx context.Context, s stored) Session {
 		Owner: s.owner.Incarnation, OwnerIs: standing, Epoch: s.owner.Epoch,
 		JID: id.JID, LID: id.LID, PushName: id.PushName, Platform: id.Platform, PhoneLastSeen: id.PhoneLastSeen,
 		PhoneAbsent: st.Paired && !id.PhoneLastSeen.IsZero() && now.Sub(id.PhoneLastSeen) > 12*24*time.Hour,
-		Day:         spanOf(st, s.spec.CreatedAt, now, 24*time.Hour, online),
-		Week:        spanOf(st, s.spec.CreatedAt, now, 7*24*time.Hour, online),
+		Day:         spanOf(recorded, s.spec.CreatedAt, now, 24*time.Hour, online),
+		Week:        spanOf(recorded, s.spec.CreatedAt, now, 7*24*time.Hour, online),
 		Disconnects: st.Disconnects,
 		Generation:  s.spec.Generation, ObservedGeneration: st.ObservedGeneration,
 		RepairGeneration: s.spec.RepairGeneration, RepairObserved: st.RepairObserved,

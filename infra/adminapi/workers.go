@@ -79,13 +79,13 @@ func (a *API) workerRoutes() {
 		Summary:     "List workers",
 		Description: "All incarnations that are remembered, dead ones for a while. What each says of itself is as old as its heartbeat."}, a.workers)
 	route(a, Admin, huma.Operation{OperationID: "drain-worker", Method: http.MethodPost, Path: "/api/workers/{id}/drain", Tags: tags,
-		Summary: "Drain a worker", Errors: []int{400, 404, 409, 413, 415},
+		Summary: "Drain a worker", DefaultStatus: http.StatusAccepted, Errors: []int{400, 404, 409, 413, 415},
 		Description: "It takes nothing more and gives its sessions to others, one by one; it goes on running. `{\"wanted\": false}` takes it back."},
 		func(ctx context.Context, in *drainInput) (*struct{ Body Worker }, error) {
 			return a.drain(ctx, in.ID, in.Body == nil || in.Body.Wanted == nil || *in.Body.Wanted)
 		})
 	route(a, Admin, huma.Operation{OperationID: "undrain-worker", Method: http.MethodDelete, Path: "/api/workers/{id}/drain", Tags: tags,
-		Summary: "Take a drain back", Errors: []int{404, 409}},
+		Summary: "Take a drain back", DefaultStatus: http.StatusAccepted, Errors: []int{404, 409}},
 		func(ctx context.Context, in *WorkerPath) (*struct{ Body Worker }, error) {
 			return a.drain(ctx, in.ID, false)
 		})

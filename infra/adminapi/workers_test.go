@@ -227,7 +227,7 @@ func TestDrain(t *testing.T) {
 	}{
 		{"POST", "", true}, {"POST", `{}`, true}, {"POST", `{"wanted":false}`, false}, {"DELETE", "", false}, {"POST", `{"wanted":true}`, true}, {"DELETE", "", false},
 	} {
-		w := want[Worker](t, s.ask(Admin, step.method, "/api/workers/w-1/drain", step.body), 200)
+		w := want[Worker](t, s.ask(Admin, step.method, "/api/workers/w-1/drain", step.body), 202)
 		if w.DrainWanted != step.want || drains() != step.want || w.ID != "w-1" || w.Sessions != 2 {
 			t.Errorf("%s %s: %+v, drain %t", step.method, step.body, w, drains())
 		}

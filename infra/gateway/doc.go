@@ -47,7 +47,8 @@
 // It raises what is wrong while nobody is left to say it: sessions that should
 // run and have had no live owner for longer than a bound, and pairings without
 // end. They are metrics, in CloudWatch's embedded format in the log, and lines in
-// it. Since when a session has had no owner is kept in the fleet's record SWEEP,
+// it. With them it tells how many workers are alive, what they have of what should be
+// had, and how full they are: what the fleet is scaled by. Since when a session has had no owner is kept in the fleet's record SWEEP,
 // because the next sweep may be another process.
 //
 // It decides nothing about owners. What an operator wanted gone at once, a

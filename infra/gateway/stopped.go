@@ -10,11 +10,17 @@ import (
 
 	"github.com/oklog/ulid/v2"
 
+	"github.com/holdfast-wa/holdfast/infra/emf"
 	"github.com/holdfast-wa/holdfast/state"
 )
 
-// panicked is the exit code of a Go program that ended in a panic.
-const panicked = 2
+const (
+	// panicked is the exit code of a Go program that ended in a panic.
+	panicked = 2
+	// killed is that of one that ended by SIGKILL: its memory was not enough, or it
+	// did not end within its stopTimeout.
+	killed = 128 + 9
+)
 
 // taskChange is what is read of an ECS Task State Change.
 type taskChange struct {
@@ -34,6 +40,7 @@ type TaskStopped struct {
 	Declared int      `json:"declared"`
 	ExitCode *int     `json:"exitCode,omitempty"`
 	Panicked bool     `json:"panicked,omitempty"`
+	Killed   bool     `json:"killed,omitempty"`
 }
 
 // exit is the exit code of the worker's container: the one of that name, or the
@@ -60,6 +67,7 @@ func (g *Gateway) taskChanged(ctx context.Context, detail json.RawMessage) (Task
 	}
 	done.ExitCode = t.exit(g.cfg.Container)
 	done.Panicked = done.ExitCode != nil && *done.ExitCode == panicked
+	done.Killed = done.ExitCode != nil && *done.ExitCode == killed
 	roster, err := g.cfg.Store.Roster(ctx)
 	if err != nil {
 		return done, fmt.Errorf("reading the roster: %w", err)
@@ -79,7 +87,8 @@ func (g *Gateway) taskChanged(ctx context.Context, detail json.RawMessage) (Task
 	if done.Declared > 0 {
 		g.cfg.Log.Warn("the platform has stopped a task: its worker is declared dead", "worker", strings.Join(done.Workers, " "),
 			"exitCode", code(done.ExitCode), "stopCode", oneLine(t.StopCode))
-		g.emit(metric{"WorkersStopped", float64(done.Declared), "Count"}, metric{"WorkersPanicked", count(done.Panicked), "Count"})
+		g.emit(emf.One("WorkersStopped", float64(done.Declared), "Count"), emf.One("WorkersPanicked", count(done.Panicked), "Count"),
+			emf.One("WorkersKilled", count(done.Killed), "Count"))
 	}
 	return done, nil
 }

@@ -108,3 +108,21 @@ func FuzzInvoke(f *testing.F) {
 		}
 	})
 }
+
+// How a task has ended is a metric of the fleet: its worker cannot tell any more.
+func TestTasksThatEndBadly(t *testing.T) {
+	for exit, want := range map[int][2]float64{0: {0, 0}, 1: {0, 0}, 2: {1, 0}, 137: {0, 1}} {
+		s := newScene(t)
+		if _, err := s.store.Join(t.Context(), "w-1", state.MemberInfo{Task: "arn:task"}); err != nil {
+			t.Fatal(err)
+		}
+		out, err := s.gateway().Invoke(t.Context(), taskStopped("arn:task", exit))
+		var done TaskStopped
+		if err := errors.Join(err, json.Unmarshal(out, &done)); err != nil || done.Panicked != (want[0] == 1) || done.Killed != (want[1] == 1) {
+			t.Errorf("exit code %d: %+v, %v", exit, done, err)
+		}
+		if s.value("WorkersStopped") != 1 || s.value("WorkersPanicked") != want[0] || s.value("WorkersKilled") != want[1] {
+			t.Errorf("exit code %d: %s", exit, s.metrics.Bytes())
+		}
+	}
+}

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/holdfast-wa/holdfast/infra/emf"
 	"github.com/holdfast-wa/holdfast/infra/fleet"
 	"github.com/holdfast-wa/holdfast/state"
 )
@@ -34,8 +35,19 @@ const (
 type Swept struct {
 	Event    string `json:"event"` // sweep
 	Sessions int    `json:"sessions"`
-	Workers  int    `json:"workers"` // alive
-	Stale    int    `json:"stale"`   // whose heartbeat is old, and who are not declared dead
+	// Wanted are those that should run, as of the last look at all of them; Owned
+	// those that a living worker has, and Online as many of these as are connected.
+	Wanted int `json:"wanted"`
+	Owned  int `json:"owned"`
+	Online int `json:"online"`
+	// Workers are alive; of them Draining give away what they have. Stale are those
+	// whose heartbeat is old and who are not declared dead.
+	Workers  int `json:"workers"`
+	Draining int `json:"draining"`
+	Stale    int `json:"stale"`
+	// Capacity is that of the living workers that do not drain; 0: one of them has
+	// no bound, or there is none.
+	Capacity int `json:"capacity"`
 	// Ownerless are all that should run and have no live owner now, Unowned those
 	// that have had none for longer than the bound, and Oldest for how long the
 	// first of them.
@@ -50,6 +62,7 @@ type Swept struct {
 type sweepNote struct {
 	V        int                  `json:"v"`
 	LookedAt time.Time            `json:"lookedAt"`          // at the status of every session
+	Wanted   int                  `json:"wanted,omitempty"`  // how many should run, then
 	Unowned  map[string]time.Time `json:"unowned,omitempty"` // since when they were seen so
 	Pairing  map[string]time.Time `json:"pairing,omitempty"` // since when they are, by their status
 }
@@ -74,45 +87,89 @@ func (g *Gateway) Sweep(ctx context.Context) (Swept, error) {
 	if err != nil {
 		return s, fmt.Errorf("reading the roster: %w", err)
 	}
-	for _, m := range sight.Members {
-		switch st := sight.Standing(m.Incarnation); {
-		case m.Info.Tool:
-		case st == fleet.Alive:
-			s.Workers++
-		case st == fleet.Stale:
-			s.Stale++
-		}
-	}
-	s.Sessions = len(all)
+	s.count(all, sight)
 	now := g.cfg.Now().UTC().Truncate(time.Second)
-	next := sweepNote{V: state.Format, LookedAt: before.LookedAt, Unowned: map[string]time.Time{}, Pairing: map[string]time.Time{}}
+	next := sweepNote{V: state.Format, LookedAt: before.LookedAt, Wanted: before.Wanted, Unowned: map[string]time.Time{}, Pairing: map[string]time.Time{}}
 	whole := now.Sub(before.LookedAt) >= lookEvery || before.LookedAt.After(now)
 	if whole {
-		next.LookedAt = now
+		next.LookedAt, next.Wanted = now, 0
 	}
 	if err := g.look(ctx, all, sight, before, &next, now, whole); err != nil {
 		return s, err
 	}
-	s.Ownerless = len(next.Unowned)
+	s.Ownerless, s.Wanted = len(next.Unowned), next.Wanted
 	overdue := g.raise(&s, next, sight, all, now)
 	next.Unowned, next.Pairing = oldest(next.Unowned), oldest(next.Pairing)
 	if err := g.keep(ctx, before, next, rev+1, same); err != nil {
 		return s, err
 	}
-	g.emit(
-		metric{"Sessions", float64(s.Sessions), "Count"},
-		metric{"SessionsOwnerless", float64(s.Ownerless), "Count"},
-		metric{"SessionsUnowned", float64(s.Unowned), "Count"},
-		metric{"UnownedOldest", s.Oldest.Seconds(), "Seconds"},
-		metric{"PairingsStale", float64(s.Pairing), "Count"},
-		metric{"WorkersAlive", float64(s.Workers), "Count"},
-		metric{"WorkersStale", float64(s.Stale), "Count"},
-		metric{"SweepDuration", float64(time.Since(began).Milliseconds()), "Milliseconds"},
-	)
+	g.emit(s.metrics(time.Since(began))...)
 	if overdue > logged {
 		g.cfg.Log.Warn("more sessions have no live owner, or pair without end, than have a line here", "more", overdue-logged)
 	}
 	return s, nil
+}
+
+// count counts workers and who has sessions.
+func (s *Swept) count(all []state.Owner, sight fleet.Sight) {
+	s.Sessions = len(all)
+	alive := map[string]bool{}
+	bounded := true
+	for _, m := range sight.Members {
+		switch st := sight.Standing(m.Incarnation); {
+		case m.Info.Tool:
+		case st == fleet.Stale:
+			s.Stale++
+		case st != fleet.Alive:
+		default:
+			s.Workers++
+			alive[m.Incarnation] = true
+			s.Online += m.Load.Online
+			if m.Drain || m.Load.Draining {
+				s.Draining++
+				continue
+			}
+			bounded = bounded && m.Info.Capacity > 0
+			s.Capacity += m.Info.Capacity
+		}
+	}
+	if !bounded {
+		s.Capacity = 0
+	}
+	for _, o := range all {
+		if alive[o.Incarnation] {
+			s.Owned++
+		}
+	}
+}
+
+// metrics are what the sweep tells CloudWatch: gauges of the whole fleet, once a
+// minute, so that their Maximum or Minimum is the figure. None of their names is one
+// of the workers' (see package emf).
+func (s *Swept) metrics(took time.Duration) []emf.Metric {
+	// What each worker would have if they shared all that should be had: what has to
+	// be scaled by. Those that drain will not be there.
+	load := s.Owned + s.Ownerless
+	staying := s.Workers - s.Draining
+	all := []emf.Metric{
+		emf.One("Sessions", float64(s.Sessions), "Count"),
+		emf.One("SessionsWanted", float64(s.Wanted), "Count"),
+		emf.One("SessionsOwned", float64(s.Owned), "Count"),
+		emf.One("SessionsOnline", float64(s.Online), "Count"),
+		emf.One("SessionsOwnerless", float64(s.Ownerless), "Count"),
+		emf.One("SessionsUnowned", float64(s.Unowned), "Count"),
+		emf.One("SessionsPerWorker", float64(load)/float64(max(1, staying)), "Count"),
+		emf.One("UnownedOldest", s.Oldest.Seconds(), "Seconds"),
+		emf.One("PairingsStale", float64(s.Pairing), "Count"),
+		emf.One("WorkersAlive", float64(s.Workers), "Count"),
+		emf.One("WorkersDraining", float64(s.Draining), "Count"),
+		emf.One("WorkersStale", float64(s.Stale), "Count"),
+		emf.One("SweepDuration", float64(took.Milliseconds()), "Milliseconds"),
+	}
+	if s.Capacity > 0 {
+		all = append(all, emf.One("CapacityUsed", 100*float64(load)/float64(s.Capacity), "Percent"))
+	}
+	return all
 }
 
 // withoutWorkers carries out what must not wait, where it can.
@@ -185,6 +242,9 @@ func (g *Gateway) look(ctx context.Context, all []state.Owner, sight fleet.Sight
 				case state.KindStatus:
 					_ = state.Decode(r.Value, &status) // the API tells of one that cannot be read
 				}
+			}
+			if whole && spec.Wanted == state.WantRunning {
+				next.Wanted++
 			}
 			switch {
 			case spec.Wanted != state.WantRunning: // or it is gone

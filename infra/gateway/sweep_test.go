@@ -3,7 +3,6 @@ package gateway
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -12,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/holdfast-wa/holdfast/infra/emf/emftest"
 	"github.com/holdfast-wa/holdfast/infra/fleet"
 	"github.com/holdfast-wa/holdfast/state"
 	"github.com/holdfast-wa/holdfast/state/memory"
@@ -103,41 +103,42 @@ func (s *scene) status(o state.Owner, st state.State) {
 func (s *scene) beat(ids ...string) {
 	s.t.Helper()
 	for _, id := range ids {
-		if err := s.store.Beat(s.t.Context(), id, state.Load{At: s.time}); err != nil {
-			s.t.Fatal(err)
-		}
+		s.says(id, state.Load{})
+	}
+}
+
+// says is a heartbeat with its load.
+func (s *scene) says(id string, load state.Load) {
+	s.t.Helper()
+	load.At = s.time
+	if err := s.store.Beat(s.t.Context(), id, load); err != nil {
+		s.t.Fatal(err)
 	}
 }
 
 // value is a metric as CloudWatch reads it from the log.
 func (s *scene) value(name string) float64 {
 	s.t.Helper()
-	var doc struct {
-		AWS struct {
-			Timestamp         int64
-			CloudWatchMetrics []struct {
-				Namespace  string
-				Dimensions [][]string
-				Metrics    []struct{ Name, Unit string }
-			}
-		} `json:"_aws"`
-		Fleet string
+	points := s.points()
+	p, there := points[name]
+	if !there || p.Unit == "" || len(p.Values) != 1 || !p.At.Equal(s.time) || p.Namespace != "Holdfast" || len(p.Dimensions) != 1 || p.Dimensions["Fleet"] != "prod" {
+		s.t.Fatalf("no metric %s as it should be: %s", name, s.metrics.Bytes())
 	}
-	var flat map[string]any
-	if err := errors.Join(json.Unmarshal(s.metrics.Bytes(), &doc), json.Unmarshal(s.metrics.Bytes(), &flat)); err != nil {
+	return p.Values[0]
+}
+
+// points are the metrics by name.
+func (s *scene) points() map[string]emftest.Point {
+	s.t.Helper()
+	list, err := emftest.Line(s.metrics.Bytes())
+	if err != nil {
 		s.t.Fatalf("%v: %s", err, s.metrics.Bytes())
 	}
-	d := doc.AWS.CloudWatchMetrics[0]
-	if doc.AWS.Timestamp != s.time.UnixMilli() || d.Namespace != "Holdfast" || fmt.Sprint(d.Dimensions) != "[[Fleet]]" || doc.Fleet != "prod" || bytes.Count(s.metrics.Bytes(), []byte("\n")) != 1 {
-		s.t.Fatalf("metrics: %s", s.metrics.Bytes())
+	all := map[string]emftest.Point{}
+	for _, p := range list {
+		all[p.Name] = p
 	}
-	for _, m := range d.Metrics {
-		if m.Name == name && m.Unit != "" {
-			return flat[name].(float64)
-		}
-	}
-	s.t.Fatalf("no metric %s: %s", name, s.metrics.Bytes())
-	return 0
+	return all
 }
 
 // Sessions that nobody alive has are raised once that has gone on for long enough,

@@ -101,7 +101,11 @@ func TestSignals(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				expect(t, b, row.event)
+				if !now && silentAtLogin(row.fault.Kind) {
+					b.gone(t)
+				} else {
+					expect(t, b, row.event)
+				}
 				if n := len(s.Truth(f.Device).Faults); n != 1 {
 					t.Errorf("struck %d times", n)
 				}
@@ -111,6 +115,13 @@ func TestSignals(t *testing.T) {
 			})
 		}
 	}
+}
+
+// silentAtLogin are the faults of which the library may say nothing when they
+// strike right after the handshake: its read loop ends before it has noted whom
+// to tell.
+func silentAtLogin(k wasim.Kind) bool {
+	return k == wasim.DropFault || k == wasim.ResetFault || k == wasim.CloseFault
 }
 
 // A line that gets something odd goes on.

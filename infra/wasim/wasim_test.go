@@ -91,7 +91,7 @@ func newBot(t testing.TB, s *wasim.Server, dev *store.Device) *bot {
 // expect waits for an event of a type that satisfies a condition.
 func expect[T any](t testing.TB, b *bot, ok func(T) bool) (found T) {
 	t.Helper()
-	limit := time.After(10 * time.Second)
+	limit := time.After(30 * time.Second)
 	for {
 		b.mu.Lock()
 		for _, evt := range b.seen {
@@ -109,6 +109,18 @@ func expect[T any](t testing.TB, b *bot, ok func(T) bool) (found T) {
 		case <-b.wake:
 		case <-limit:
 			t.Fatalf("no %T; have %v", found, have)
+		}
+	}
+}
+
+// gone waits until the library holds no connection.
+func (b *bot) gone(t testing.TB) {
+	t.Helper()
+	for limit := time.After(30 * time.Second); b.IsConnected(); {
+		select {
+		case <-time.After(5 * time.Millisecond):
+		case <-limit:
+			t.Fatal("still connected")
 		}
 	}
 }

@@ -42,7 +42,17 @@ type Options struct {
 	// OnCapacity is told what each request cost, by several goroutines at a time;
 	// nil: nobody asks. It must not block. A Meter's Add is one.
 	OnCapacity func(Capacity)
+	// OnRetry is told why a request was not answered as it should be and is asked
+	// again: one of the reasons below. Terms as OnCapacity's.
+	OnRetry func(reason string)
 }
+
+// The reasons of Options.OnRetry.
+const (
+	RetryThrottled = "throttled" // the table or the account has no more to give for now
+	RetryConflict  = "conflict"  // another transaction had one of the items
+	RetryOther     = "other"     // no answer in time, a fault of the service
+)
 
 // Store is a state.Store in DynamoDB.
 type Store struct {
@@ -56,6 +66,7 @@ type Store struct {
 	retryFor   time.Duration
 	now        func() time.Time
 	onCapacity func(Capacity)
+	onRetry    func(string)
 	pending    ledger
 	closed     atomic.Bool
 }
@@ -107,6 +118,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		retryFor:   o.RetryFor,
 		now:        o.Now,
 		onCapacity: o.OnCapacity,
+		onRetry:    o.OnRetry,
 	}
 	if o.Endpoint != "" {
 		s.place += " at " + o.Endpoint
@@ -114,6 +126,9 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	s.fleet, s.signal = s.tables[0].Name, s.tables[1].Name
 	if s.now == nil {
 		s.now = c.now
+	}
+	if s.onRetry == nil {
+		s.onRetry = func(string) {}
 	}
 	if client, ok := o.HTTPClient.(interface{ CloseIdleConnections() }); ok {
 		s.idle = client.CloseIdleConnections

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	"github.com/aws/smithy-go"
@@ -65,6 +66,9 @@ func (s *Store) ask(ctx context.Context, one time.Duration, request func(context
 				return err
 			}
 			last = err
+			if ctx.Err() == nil {
+				s.onRetry(reason(err))
+			}
 		}
 		if wait(ctx, rand.N(pause)) != nil {
 			return last
@@ -87,9 +91,42 @@ func (s *Store) once(ctx context.Context, method string, request func(context.Co
 		return fmt.Errorf("DynamoDB refuses the request: %w", short(err))
 	case ctx.Err() != nil:
 		return fmt.Errorf("%w: %s: %w", state.ErrUnavailable, method, ctx.Err())
+	case !refused(err):
+		s.onRetry(reason(err)) // by the caller
 	}
 	return fmt.Errorf("%w: %s: %w", state.ErrUnavailable, method, s.explained(err))
 }
+
+// reason is why a request that failed is worth another try.
+func reason(err error) string {
+	of := RetryOther
+	if cancelled := (*types.TransactionCanceledException)(nil); errors.As(err, &cancelled) {
+		for _, r := range cancelled.CancellationReasons {
+			switch code := aws.ToString(r.Code); {
+			case slices.Contains(throttling, code):
+				return RetryThrottled
+			case code == "TransactionConflict":
+				of = RetryConflict
+			}
+		}
+		return of
+	}
+	var api smithy.APIError
+	if !errors.As(err, &api) {
+		return of
+	}
+	switch code := api.ErrorCode(); {
+	case slices.Contains(throttling, code):
+		return RetryThrottled
+	case code == "TransactionConflictException", code == "TransactionInProgressException", code == "ReplicatedWriteConflictException":
+		return RetryConflict
+	}
+	return of
+}
+
+// throttling are the names of it, of transactions' reasons and of errors.
+var throttling = []string{"ProvisionedThroughputExceeded", "ProvisionedThroughputExceededException", "ThrottlingError",
+	"ThrottlingException", "Throttling", "RequestLimitExceeded"}
 
 func wait(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)

@@ -92,8 +92,8 @@ func dropContent(e state.Event) state.Event {
 }
 
 // recentEvents remembers the last events committed, so that they can be trimmed
-// without reading them. It is bounded in bytes; what has fallen out is removed
-// instead of trimmed.
+// without reading them. It is bounded in bytes; what has fallen out, and what the
+// owner before has committed, is read for it (see owed).
 type recentEvents struct {
 	first uint64 // sequence number of the first
 	kept  []state.Write
@@ -200,7 +200,7 @@ func (j *Journal) Delivered(sink string, seq uint64) {
 	}
 	after := j.delivered()
 	for n := before + 1; n <= after; n++ {
-		j.lazy.put(j.trim(n))
+		j.trim(n)
 	}
 	switch {
 	case after == j.seq:
@@ -219,13 +219,76 @@ func (j *Journal) Delivered(sink string, seq uint64) {
 	j.arm()
 }
 
-// trim returns the write that takes the content out of a delivered event.
-func (j *Journal) trim(seq uint64) state.Write {
+// trim has the content taken out of a delivered event. Called with mu held.
+func (j *Journal) trim(seq uint64) {
 	w, ok := j.recent.take(seq)
-	if !ok {
-		return state.Del(state.KindEvent, state.EventID(seq))
+	if ok && j.owed.none() {
+		j.lazy.put(j.strip(w.Record))
+		return
 	}
-	return j.strip(w.Record)
+	// Behind one that has to be read all are: trimmed are always the oldest, which
+	// is how the next owner finds where to go on.
+	if j.owed.none() {
+		j.owed.from = seq
+	}
+	j.owed.to = seq
+}
+
+// owedTrims are delivered events that have to be read before they can be trimmed.
+type owedTrims struct{ from, to uint64 } // by seq, both among them; to is 0 where there are none
+
+func (o owedTrims) none() bool { return o.to == 0 }
+
+const (
+	owedAfter = 5 * time.Second // how long they wait
+	owedPage  = 50              // that are read at a time
+)
+
+// payOwed reads and trims what is owed. What cannot be read now waits on. It runs
+// on the timer's goroutine, in no commit's way.
+func (j *Journal) payOwed(ctx context.Context) {
+	for {
+		j.mu.Lock()
+		o := j.owed
+		done := o.none() || j.closed || j.broken.Load() != nil
+		j.mu.Unlock()
+		if done {
+			return
+		}
+		read, cancel := context.WithTimeout(ctx, j.cfg.Retry)
+		page, err := j.cfg.Store.Query(read, j.partition, state.Query{Kind: state.KindEvent, After: state.EventID(o.from - 1), Limit: owedPage})
+		cancel()
+		if err != nil {
+			return
+		}
+		j.mu.Lock()
+		last := !page.More || len(page.Records) == 0
+		next := o.from
+		for _, r := range page.Records {
+			seq, err := seqOf(r.Key)
+			if err != nil || seq > o.to {
+				last = true
+				break
+			}
+			next = seq + 1
+			var e state.StoredEvent
+			if state.Decode(r.Value, &e) != nil || !e.Trimmed {
+				j.lazy.put(j.strip(r))
+			}
+		}
+		switch {
+		case last && j.owed.to == o.to, next > j.owed.to:
+			j.owed = owedTrims{}
+		case last: // more was delivered meanwhile
+			j.owed.from = o.to + 1
+		default:
+			j.owed.from = next
+		}
+		j.mu.Unlock()
+		if j.Flush(ctx) != nil {
+			return // it has broken the journal
+		}
+	}
 }
 
 // strip returns the write that takes the content out of an event, or the event

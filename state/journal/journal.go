@@ -118,6 +118,7 @@ type Journal struct {
 	lazy   lazyWrites
 	flying []state.Write // lazy writes in a commit that is under way
 	recent recentEvents
+	owed   owedTrims
 	large  map[string]state.LargeEvent // objects of events that a lazy write trims, by record id
 	timer  *time.Timer
 	closed bool

@@ -211,17 +211,65 @@ func TestDelivered(t *testing.T) {
 		if j.Undelivered() != 0 || j.Cursor("file") != 4 || j.Cursor("unknown") != 0 {
 			t.Fatalf("%d undelivered, cursor %d", j.Undelivered(), j.Cursor("file"))
 		}
-		// Delivered by the next owner: not in memory any more, so removed.
-		must(t, j.Commit(ctx, event("five")))
+		if j.Seq() != 4 {
+			t.Fatalf("seq %d", j.Seq())
+		}
+		j.Close()
+	})
+}
+
+// TestDeliveredByTheNextOwner: what is not in memory any more is read, and loses
+// its content likewise. The history keeps it.
+func TestDeliveredByTheNextOwner(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOwner(t)
+		ctx := context.Background()
+		j := o.open(nil)
+		const n = 230
+		for i := range n {
+			must(t, j.Commit(ctx, event(fmt.Sprint("content ", i))))
+		}
 		j.Close()
 		j = o.open(nil)
-		j.Delivered("hook", 5)
-		must(t, j.Flush(ctx))
-		if n := len(o.stored(state.KindEvent)); n != 4 {
-			t.Fatalf("%d events", n)
+		must(t, j.Commit(ctx, event("content of its own")))
+		trimmed := func() (count int) {
+			got := o.stored(state.KindEvent)
+			if len(got) != n+1 {
+				t.Fatalf("%d events, want %d", len(got), n+1)
+			}
+			for _, r := range got {
+				e, err := j.OpenEvent(r)
+				must(t, err)
+				if string(e.Data) == `{"trimmed":true}` {
+					count++
+				}
+			}
+			return count
 		}
-		if j.Seq() != 5 {
-			t.Fatalf("seq %d", j.Seq())
+		j.Delivered("hook", 100)
+		o.fault.FailBefore(statetest.Of(statetest.Query), 1, state.ErrUnavailable)
+		time.Sleep(6 * time.Second)
+		o.fault.Heal()
+		if got := trimmed(); got != 0 {
+			t.Fatalf("%d were trimmed without being read", got)
+		}
+		j.Delivered("hook", n+1)
+		time.Sleep(time.Minute)
+		if got := trimmed(); got != n+1 {
+			t.Fatalf("%d of %d are trimmed", got, n+1)
+		}
+		for _, r := range o.stored(state.KindEvent) {
+			if r.Expires.IsZero() {
+				t.Fatalf("%s stays for ever", r.Key)
+			}
+		}
+		// With nothing owed any more it costs no reading.
+		must(t, j.Commit(ctx, event("one more")))
+		before := o.count.Count(statetest.Query)
+		j.Delivered("hook", n+2)
+		time.Sleep(time.Minute)
+		if got := o.count.Count(statetest.Query); got != before {
+			t.Errorf("%d queries", got-before)
 		}
 		j.Close()
 	})

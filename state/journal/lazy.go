@@ -91,16 +91,23 @@ func (j *Journal) Lazy(writes ...state.Write) {
 	j.arm()
 }
 
-// arm sets the timer that writes what no commit has taken. Called with mu held.
+// arm sets the timer that writes what no commit has taken, and reads what is owed.
+// Called with mu held.
 func (j *Journal) arm() {
-	if j.lazy.live == 0 || j.timer != nil {
+	if j.lazy.live == 0 && j.owed.none() || j.timer != nil || j.closed || j.broken.Load() != nil {
 		return
 	}
-	j.timer = time.AfterFunc(j.cfg.LazyAfter, func() {
+	after := j.cfg.LazyAfter
+	if !j.owed.none() {
+		after = min(after, owedAfter)
+	}
+	j.timer = time.AfterFunc(after, func() {
+		j.payOwed(context.Background())
+		_ = j.Flush(context.Background()) // an error has broken the journal, which has been told
 		j.mu.Lock()
 		j.timer = nil
+		j.arm() // what came meanwhile, or could not be read
 		j.mu.Unlock()
-		_ = j.Flush(context.Background()) // an error has broken the journal, which has been told
 	})
 }
 

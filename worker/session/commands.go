@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/holdfast-wa/holdfast/state"
@@ -70,6 +71,15 @@ func (a *actor) command(ctx context.Context, o Order) phase {
 			return a.strand(err)
 		}
 	}
+	if serves, wish := wishOf(o.Verb); serves && a.spec.Wanted != wish {
+		// Something else has been asked for since. Commands may be found in any order,
+		// so what is wanted now decides, and not who comes last.
+		switch o.Verb {
+		case state.VerbStart, state.VerbRestart, state.VerbStop:
+			return a.finish(o, done("overtaken: the session is wanted "+string(a.spec.Wanted)), a.followSpec(ctx))
+		}
+		a.box.post(follow{}) // its effect on the credentials is due all the same
+	}
 	switch o.Verb {
 	case state.VerbReconcile:
 		return a.finish(o, done(""), a.followSpec(ctx))
@@ -114,6 +124,23 @@ func (a *actor) command(ctx context.Context, o Order) phase {
 	}
 	return a.finish(o, failed("unknown_verb", "this release does not know %q", o.Verb), nil)
 }
+
+// wishOf is what a verb of those that change what is wanted makes the wanted state.
+func wishOf(v state.Verb) (serves bool, wish state.Wanted) {
+	switch v {
+	case state.VerbStart, state.VerbRestart, state.VerbRepair, state.VerbRestore:
+		return true, state.WantRunning
+	case state.VerbStop:
+		return true, state.WantStopped
+	case state.VerbDisconnect:
+		return true, state.WantDisconnected
+	}
+	return false, ""
+}
+
+// follow asks to bring the session to what the spec wants, although its
+// generation may have been observed.
+type follow struct{}
 
 // takesTime tells for which commands it is worth a commit to say that they run:
 // those that wait for somebody else.
@@ -405,7 +432,8 @@ func (a *actor) reconcile(ctx context.Context) phase {
 		}
 		return a.strand(err)
 	}
-	after, found := "", false
+	after := ""
+	var open []Order
 	for {
 		page, err := a.cfg.Store.Query(ctx, state.OfSession(a.cfg.Name), state.Query{Kind: state.KindCommand, After: after})
 		if err != nil {
@@ -414,17 +442,16 @@ func (a *actor) reconcile(ctx context.Context) phase {
 			}
 			return a.strand(err)
 		}
-		for _, rec := range page.Records {
+		for _, rec := range page.Records { // in order of id, which need not be that of time
+			after = rec.Key.ID
 			var c state.Command
 			if err := state.Decode(rec.Value, &c); err != nil {
 				a.log.Warn("a command cannot be read", "command", rec.Key.ID, "error", err)
 				continue
 			}
 			if !c.State.Final() {
-				a.box.post(Order{c, rec.Rev})
-				found = true
+				open = append(open, Order{c, rec.Rev})
 			}
-			after = rec.Key.ID
 		}
 		if !page.More {
 			break
@@ -433,7 +460,11 @@ func (a *actor) reconcile(ctx context.Context) phase {
 	if a.online != nil {
 		a.startOutbox(ctx)
 	}
-	if found {
+	slices.SortStableFunc(open, func(x, y Order) int { return x.At.Compare(y.At) })
+	for _, o := range open {
+		a.box.post(o)
+	}
+	if len(open) > 0 {
 		a.box.post(settle{}) // what has changed came with one of them
 		return nil
 	}

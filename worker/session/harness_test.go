@@ -88,6 +88,15 @@ func (w *world) putSpec(spec state.Spec, create bool) {
 	}
 }
 
+// wish makes what a verb asks for the wanted state, as the admin side does in the
+// update that stores the command.
+func (w *world) wish(verb state.Verb) {
+	w.t.Helper()
+	if serves, wanted := wishOf(verb); serves {
+		w.want(func(s *state.Spec) { s.Wanted = wanted })
+	}
+}
+
 // pair gives the session credentials, as a pairing would.
 func (w *world) pair() {
 	w.t.Helper()
@@ -214,6 +223,7 @@ func (w *world) status() state.Status {
 func (w *world) command(verb state.Verb, args map[string]string) state.Command {
 	w.t.Helper()
 	ctx := context.Background()
+	w.wish(verb)
 	id := "CMD" + time.Now().Format("150405.000000000") + string(verb)
 	c := state.Command{V: state.Format, ID: id, Session: "shop", Verb: verb, State: state.CommandPending,
 		By: "test", At: time.Now(), ExpiresAt: time.Now().Add(time.Hour), Args: args}

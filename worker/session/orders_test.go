@@ -3,6 +3,8 @@ package session
 import (
 	"context"
 	"encoding/json"
+	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -80,6 +82,84 @@ func TestACommandHasItsEffectOnce(t *testing.T) {
 	})
 }
 
+// TestTheNewestWishHolds in whatever order the commands are found: the index of a
+// store may show a later one first, and ids made of idempotency keys do not sort
+// by time.
+func TestTheNewestWishHolds(t *testing.T) {
+	for _, wishes := range [][]state.Verb{
+		{state.VerbStop, state.VerbStart}, {state.VerbStart, state.VerbStop}, {state.VerbRestart, state.VerbStop},
+		{state.VerbStop, state.VerbRestart}, {state.VerbDisconnect, state.VerbStart}, {state.VerbRepair, state.VerbStop},
+		{state.VerbStop, state.VerbStart, state.VerbStop}, {state.VerbDisconnect, state.VerbStop},
+	} {
+		for _, reversed := range []bool{false, true} {
+			for _, polled := range []bool{false, true} {
+				t.Run(fmt.Sprint(wishes, " reversed=", reversed, " polled=", polled), func(t *testing.T) {
+					bubble(t, func(t *testing.T, w *world) {
+						w.pair()
+						w.behave = func(l *fakeLine) {
+							if l.call.Device.Paired() {
+								l.login()
+							} else {
+								showCodes(l)
+							}
+						}
+						w.start()
+						time.Sleep(time.Minute)
+						var orders []Order
+						for i, v := range wishes {
+							id := fmt.Sprint(i)
+							if reversed {
+								id = fmt.Sprint(9 - i)
+							}
+							w.wish(v)
+							if v == state.VerbRepair {
+								w.want(func(s *state.Spec) { s.RepairGeneration++ })
+							}
+							orders = append(orders, w.order(id, v, nil))
+							time.Sleep(time.Millisecond)
+						}
+						if polled {
+							w.s.Wake()
+						} else {
+							slices.SortFunc(orders, func(a, b Order) int { return strings.Compare(a.ID, b.ID) })
+							for _, o := range orders {
+								w.s.Command(o)
+							}
+						}
+						time.Sleep(2 * time.Minute)
+						for _, o := range orders {
+							if c := w.ordered(o.ID); c.State != state.CommandDone {
+								t.Errorf("%s is %s: %s", o.Verb, c.State, c.Problem)
+							}
+						}
+						st := w.status()
+						if got := stateFor(wishes); st.State != got {
+							t.Errorf("%s %s, want %s", st.State, st.Cause, got)
+						}
+						if cleared := slices.Contains(wishes, state.VerbDisconnect) || slices.Contains(wishes, state.VerbRepair); st.Paired == cleared {
+							t.Errorf("paired %v", st.Paired)
+						}
+						if st.ObservedGeneration < uint64(len(wishes)) {
+							t.Errorf("observed generation %d", st.ObservedGeneration)
+						}
+					})
+				})
+			}
+		}
+	}
+}
+
+// stateFor is where a paired session is after some wishes.
+func stateFor(wishes []state.Verb) state.State {
+	switch _, wanted := wishOf(wishes[len(wishes)-1]); {
+	case wanted == state.WantStopped:
+		return state.Stopped
+	case slices.Contains(wishes, state.VerbDisconnect):
+		return state.Pairing
+	}
+	return state.Online
+}
+
 // TestANudgeDoesNotRunACommandTwice: the change of the wanted state and the
 // command that came with it are one thing.
 func TestANudgeDoesNotRunACommandTwice(t *testing.T) {
@@ -144,11 +224,10 @@ func TestARefusedCommandLeavesTheGenerationObserved(t *testing.T) {
 		}
 		w.start()
 		time.Sleep(time.Minute)
-		w.want(func(*state.Spec) {})
 		if c := w.command(state.VerbStart, nil); c.Code != "cooldown" {
 			t.Fatalf("%+v", c)
 		}
-		if st := w.status(); st.ObservedGeneration != 2 {
+		if st := w.status(); st.ObservedGeneration != 2 { // the start asked for it
 			t.Errorf("observed generation %d, want 2", st.ObservedGeneration)
 		}
 	})

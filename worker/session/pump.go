@@ -88,6 +88,8 @@ func (a *actor) handle(ctx context.Context, item any) phase {
 		return nil
 	case wake:
 		return a.reconcile(ctx)
+	case follow:
+		return a.followSpec(ctx)
 	case settle:
 		return a.settleSpec(ctx)
 	case sendEnded:

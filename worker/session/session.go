@@ -246,24 +246,31 @@ type broken struct{ err error }
 // phase is a named stretch of a session's life; it returns the next one.
 type phase func(context.Context) phase
 
+// run is on the stack for as long as the session lives, so what is big and rare
+// is in functions of its own.
 func (a *actor) run(ctx context.Context) error {
 	defer a.close() // also behind a panic: no line may stay open without its owner
 	a.cfg.Lease.OnLoss(a.cutCurrent)
 	if err := a.load(ctx); err != nil {
-		a.setLive(func(l *Live) {
-			// The record tells none of this: it may be what cannot be read.
-			l.State, l.Cause, l.Health, l.Wanted = state.Failing, state.CauseStoreUnavailable, state.Dead, state.WantRunning
-			if errors.Is(err, state.ErrCorrupt) {
-				l.Cause = state.CauseStaleCredentials
-			}
-			l.Status = state.Status{State: l.State, Cause: l.Cause, Health: l.Health, ObservedAt: time.Now(), Decision: "park: " + err.Error()}
-		})
-		return fmt.Errorf("session %s: %w", a.cfg.Name, err)
+		return a.unloaded(err)
 	}
 	for next := phase(a.begin); next != nil; {
 		next = next(ctx)
 	}
 	return nil
+}
+
+// unloaded shows a session whose records cannot be read.
+func (a *actor) unloaded(err error) error {
+	a.setLive(func(l *Live) {
+		// The record tells none of this: it may be what cannot be read.
+		l.State, l.Cause, l.Health, l.Wanted = state.Failing, state.CauseStoreUnavailable, state.Dead, state.WantRunning
+		if errors.Is(err, state.ErrCorrupt) {
+			l.Cause = state.CauseStaleCredentials
+		}
+		l.Status = state.Status{State: l.State, Cause: l.Cause, Health: l.Health, ObservedAt: time.Now(), Decision: "park: " + err.Error()}
+	})
+	return fmt.Errorf("session %s: %w", a.cfg.Name, err)
 }
 
 // load reads what is stored and opens the journal. It is called at the start

@@ -269,3 +269,28 @@ func TestAStallIsNoticedOnce(t *testing.T) {
 		}
 	})
 }
+
+// TestTheHoursReachToWhenTheStatusWasObserved: who reads the record counts on from
+// there, so time in between would be lost.
+func TestTheHoursReachToWhenTheStatusWasObserved(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		w.pair()
+		w.behave = func(l *fakeLine) { l.login() }
+		w.start()
+		time.Sleep(10 * time.Minute)
+		w.want(func(*state.Spec) {}) // that it was seen is in the next status
+		time.Sleep(time.Minute)
+		st := w.status()
+		up := 0
+		for _, h := range st.Hours {
+			up += h.Up
+		}
+		online := st.ObservedAt.Sub(st.Since)
+		if st.State != state.Online || online < 10*time.Second {
+			t.Fatalf("%s, observed %v after it came online: nothing to compare", st.State, online)
+		}
+		if off := online - time.Duration(up)*time.Second; off < -2*time.Second || off > 2*time.Second {
+			t.Errorf("%d s are counted of %v", up, online)
+		}
+	})
+}

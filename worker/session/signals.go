@@ -388,7 +388,7 @@ func (a *actor) logDecision(d policy.Decision, e policy.Event) {
 	case d.Cause == state.CauseStopped || d.Cause == state.CauseDisconnected:
 		a.log.Info("disconnected by command", args...)
 	default:
-		a.log.Error("disconnected", args...)
+		a.log.Error("disconnected", append(args, "advice", d.Advice)...) // somebody has to act
 	}
 }
 

@@ -89,6 +89,7 @@ func (a *actor) report(change func(*state.Status), drafts ...journal.Draft) erro
 // statusBatch changes the status and returns what is to be committed.
 func (a *actor) statusBatch(change func(*state.Status), drafts []journal.Draft) (journal.Batch, error) {
 	now := time.Now()
+	a.countOnline(now) // who reads it counts on from ObservedAt
 	before := a.st
 	if change != nil {
 		change(&a.st)

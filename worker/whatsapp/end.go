@@ -3,8 +3,10 @@ package whatsapp
 import (
 	"errors"
 	"fmt"
+	"net"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 
 	"go.mau.fi/whatsmeow/types/events"
@@ -36,7 +38,8 @@ type verdict struct {
 	weight weight
 	timer  *time.Timer
 	over   bool  // told, or to be told no more
-	read   error // the read loop's error
+	read   error // the connection's first read error
+	write  error // what the network said to a write
 }
 
 func (v *verdict) silence() {
@@ -59,10 +62,40 @@ func (v *verdict) noteRead(err error) {
 	}
 }
 
+// noteWrite keeps what the network said to a write. A socket tells of a reset
+// once: when a write is the first to meet it, the read beside it gets an end of
+// file, as if the server had chosen to close. A broken pipe says nothing of its
+// own: it follows every end, and so does a close of ours.
+func (v *verdict) noteWrite(err error) {
+	for _, after := range []error{errCut, net.ErrClosed, syscall.EPIPE} {
+		if errors.Is(err, after) {
+			return
+		}
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.write == nil {
+		v.write = err
+	}
+}
+
+// lastError is what the connection itself says of its end.
 func (v *verdict) lastError() error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return v.read
+	return v.withWrite(v.read)
+}
+
+// withWrite adds what the network said to a write, if it said something else.
+// The lock is held.
+func (v *verdict) withWrite(err error) error {
+	switch {
+	case v.write == nil || errors.Is(err, v.write):
+		return err
+	case err == nil:
+		return v.write
+	}
+	return fmt.Errorf("%w: %w", err, v.write)
 }
 
 // judge takes an explanation. With final it is told at once, provided that
@@ -103,6 +136,9 @@ func (l *Line) tell() {
 		v.timer = nil
 	}
 	sig := v.best
+	if sig.Kind == policy.SignalClosed {
+		sig.Err = v.withWrite(sig.Err)
+	}
 	v.mu.Unlock()
 	l.post(Signalled{l.on(), sig, true})
 }

@@ -3,6 +3,7 @@ package whatsapp
 import (
 	"errors"
 	"io"
+	"net"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -70,6 +71,24 @@ func TestVerdict(t *testing.T) {
 		}, policy.SignalClosed, 0, state.CauseNetwork, settle},
 		{"a reset that the library names", func(l *Line) { l.readFailed(reset); l.readEnded() },
 			policy.SignalClosed, 0, state.CauseNetwork, settle},
+		{"a reset that a ping meets first: the read gets the end of the file", func(l *Line) {
+			l.end.noteWrite(&net.OpError{Op: "write", Err: reset})
+			l.end.noteRead(io.EOF)
+			l.readFailed(io.EOF)
+			l.readEnded()
+		}, policy.SignalClosed, 0, state.CauseNetwork, settle},
+		{"the same, and the ping's goroutine is late", func(l *Line) {
+			l.readFailed(io.EOF)
+			l.readEnded()
+			l.end.noteWrite(&net.OpError{Op: "write", Err: reset})
+		}, policy.SignalClosed, 0, state.CauseNetwork, settle},
+		{"a server that closes, and a ping into the closed line", func(l *Line) {
+			l.readFailed(io.EOF)
+			l.readEnded()
+			l.end.noteWrite(&net.OpError{Op: "write", Err: syscall.EPIPE})
+			l.end.noteWrite(errCut)
+			l.end.noteWrite(net.ErrClosed)
+		}, policy.SignalClosed, 0, state.CauseConnectionLost, settle},
 		{"end of stream, then the close", func(l *Line) {
 			l.received(&waBinary.Node{Tag: "xmlstreamend"})
 			l.readFailed(io.EOF)

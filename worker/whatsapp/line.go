@@ -107,7 +107,7 @@ func (s *Service) NewLine(cfg Config) (*Line, error) {
 	l.cli = cli
 	// The client comes with three clones of the default transport, which would
 	// keep memory and look at the environment's proxy.
-	socket := (&upgrader{svc: s, route: r, tether: &l.tether, failed: l.end.noteRead}).client()
+	socket := (&upgrader{svc: s, route: r, tether: &l.tether, failed: l.end.noteRead, unsent: l.end.noteWrite}).client()
 	cli.SetWebsocketHTTPClient(socket)
 	cli.SetPreLoginHTTPClient(socket)
 	cli.SetMediaHTTPClient(r.media())

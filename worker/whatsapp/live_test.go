@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -330,6 +331,33 @@ func TestSignals(t *testing.T) {
 				t.Errorf("expires in %s", sig.Expire)
 			}
 		})
+	}
+}
+
+// A reset is network trouble also when a ping meets it before the read loop does.
+func TestAResetAmongPings(t *testing.T) {
+	w := newWorld(t, true)
+	for range 5 {
+		l, m := w.online()
+		pings, cancel := context.WithCancel(w.ctx)
+		var pinging sync.WaitGroup
+		for range 4 {
+			pinging.Go(func() {
+				for pings.Err() == nil && l.Open() {
+					_ = l.Ping(pings)
+				}
+			})
+		}
+		if _, err := w.sim.Inject(wasim.Fault{Kind: wasim.ResetFault, Now: true}); err != nil {
+			t.Fatal(err)
+		}
+		sig := await(w.ctx, t, m, terminal).Signal
+		cancel()
+		pinging.Wait()
+		if got := policy.Classify(sig, true); got != state.CauseNetwork {
+			t.Errorf("cause %s (%v), want %s", got, sig.Err, state.CauseNetwork)
+		}
+		letGo(t, l)
 	}
 }
 

@@ -87,6 +87,7 @@ type upgrader struct {
 	route  *route
 	tether *tether
 	failed func(error) // told of the connection's read error
+	unsent func(error) // and of its write error
 }
 
 // client wraps the upgrader for the library. Redirects are not followed: a
@@ -149,7 +150,7 @@ func (u *upgrader) upgrade(req *http.Request, conn net.Conn) (*http.Response, er
 		return resp, nil
 	}
 	head.N = math.MaxInt64
-	s := &stream{conn: conn, failed: u.failed}
+	s := &stream{conn: conn, failed: u.failed, unsent: u.unsent}
 	if n := br.Buffered(); n > 0 {
 		early, _ := br.Peek(n)
 		s.early = append([]byte(nil), early...)
@@ -178,6 +179,7 @@ type stream struct {
 	frames reframer
 	spoken atomic.Bool // something was written
 	failed func(error)
+	unsent func(error)
 }
 
 func (s *stream) readRaw(p []byte) (int, error) {
@@ -200,7 +202,9 @@ func (s *stream) Read(p []byte) (int, error) { return s.frames.Read(p) }
 
 func (s *stream) Write(p []byte) (int, error) {
 	n, err := s.conn.Write(p)
-	if err == nil {
+	if err != nil {
+		s.unsent(err)
+	} else {
 		s.spoken.Store(true)
 	}
 	return n, err

@@ -41,7 +41,7 @@ func bareUpgrader(t *testing.T, s *Service, proxy string) *upgrader {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &upgrader{svc: s, route: r, tether: &tether{}, failed: func(error) {}}
+	return &upgrader{svc: s, route: r, tether: &tether{}, failed: func(error) {}, unsent: func(error) {}}
 }
 
 const libraryURL = "wss://web.whatsapp.com/ws/chat"

@@ -25,6 +25,34 @@ func TestParts(t *testing.T) {
 				list([e(5, 'online', 'pairing')], 10, 40),
 			]);
 		})`, `[[["online",10,20],["reconnecting",20,30],["online",30,40]],[["pairing",10,30],["online",30,40]],[],[["online",10,40]]]`},
+		"where events begin": {`import('/console/live.js').then(async ({ follow }) => {
+			const real = window.fetch;
+			const got = [];
+			for (const after of [undefined, 0, 7]) {
+				let stop;
+				await new Promise((asked) => {
+					window.fetch = (url, options) => {
+						got.push(new Headers(options.headers).get('Last-Event-ID'));
+						asked();
+						return new Promise(() => {});
+					};
+					stop = follow({ path: 'sessions/shop/events', after, each() {} });
+				});
+				stop();
+			}
+			window.fetch = real;
+			return JSON.stringify(got);
+		})`, `[null,"0","7"]`},
+		"a change that is told late": {`import('/console/timeline.js').then(({ timeline }) => {
+			const real = window.fetch;
+			window.fetch = () => new Promise(() => {});
+			const bar = timeline('shop');
+			const e = (seq, state) => ({ id: 'e' + seq, seq, type: 'session.state', time: new Date(Date.now() - 1000 * (9 - seq)).toISOString(), data: { state } });
+			for (const event of [e(3, 'online'), e(1, 'pairing'), e(2, 'restarting'), e(2, 'restarting')]) bar.saw(event);
+			bar.stop();
+			window.fetch = real;
+			return JSON.stringify([...bar.element.querySelectorAll('tbody .word')].map((x) => x.textContent));
+		})`, `["online","restarting","pairing"]`},
 		"what is an outage": {`import('/console/outage.js').then(({ outage }) => {
 			const some = (n, state, cause, rest = {}) => Array.from({ length: n }, () => ({ wanted: 'running', paired: true, state, cause, since: '2026-01-01T00:00:00Z', ...rest }));
 			const is = (sessions, alarms = []) => { const o = outage(sessions, alarms); return o && o.cause + ' ' + o.failing + '/' + o.wanted; };

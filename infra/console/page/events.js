@@ -60,8 +60,8 @@ export function words(e) {
 }
 
 // eventLog makes the list. Each is called with every event that is new since the
-// page was opened.
-export function eventLog(name, { each, told, ended }) {
+// page was opened, and read with those before, the newest first.
+export function eventLog(name, { each, read, told, ended }) {
   const list = h('ol', { class: 'events', tabindex: '0', 'aria-label': 'Events, the newest first' });
   const state = h('span', { class: 'muted small' });
   const held = [];
@@ -127,10 +127,11 @@ export function eventLog(name, { each, told, ended }) {
   let stop = () => {};
   const all = new AbortController();
   (async () => {
-    let after = 0;
+    let after; // not known: events begin with the next one
     try {
       const page = await ask(sessionPath(name, '/events'), { query: { order: 'desc', limit: 50 }, signal: all.signal });
       after = page.events[0]?.seq || 0;
+      read(page.events);
       fill(list, page.events.length ? page.events.map(line) : h('li', { class: 'none muted' }, 'Nothing happened yet.'));
     } catch (err) {
       if (all.signal.aborted) return;

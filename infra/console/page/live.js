@@ -9,14 +9,15 @@ const pollEvery = 4_000; // ms
 
 // follow calls each(event) for every event until stop() is called. The options:
 //   path   of the events
-//   after  the seq behind which they begin, for the events of one session
+//   after  the seq behind which they begin, for the events of one session; 0: all
+//          there are. Without it they begin with the next one
 //   told   called with 'live', 'polling' or 'lost' when that changes
 //   poll   what to do instead, where no stream is offered; without it the events
 //          behind the last one are asked for, which only those of a session can
 //   ended  called with the Problem that ends it for good
-export function follow({ path, after = 0, each, told = () => {}, poll, ended = () => {} }) {
+export function follow({ path, after, each, told = () => {}, poll, ended = () => {} }) {
   const all = new AbortController();
-  let last = after ? String(after) : '';
+  let last = after === undefined ? '' : String(after);
   let how = '';
   const say = (word) => {
     if (word !== how) told((how = word));

@@ -135,7 +135,8 @@ export function pairing(name, start) {
     stop();
     if (element.hidden) {
       hide('', false);
-      reset();
+      // A worker that is missed for a moment takes nothing from who types just now.
+      if (s.state !== 'unowned') reset();
     } else hide(s.cause === 'qr_expired' ? 'The codes were not scanned in time.' : 'No code is shown now.', true);
   }
 

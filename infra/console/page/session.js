@@ -42,6 +42,7 @@ export function sessionView({ watch, me, name }) {
       clearTimeout(timer);
       timer = setTimeout(load, 200);
     },
+    read: (events) => events.forEach((event) => bar.saw(event)), // what its own asking came too early for
     told: (how) => {
       line = how;
       watch.dispatchEvent(new Event('change'));

@@ -197,7 +197,7 @@ export function timeline(name) {
     element,
     saw(e) {
       if (e.type !== 'session.state' || events.some((x) => x.id === e.id)) return;
-      events = [e, ...events].slice(0, most);
+      events = [e, ...events].sort((x, y) => y.seq - x.seq).slice(0, most);
       draw();
     },
     update(s) {

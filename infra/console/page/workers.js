@@ -9,6 +9,8 @@ import { brief } from './sessions.js';
 
 const rank = { alive: 0, stale: 1, dead: 2 };
 
+const trust = (w) => (w.standing === 'dead' || !w.trustSeconds ? '' : `${w.trustSeconds.toFixed(1)} s`);
+
 export function workersView({ watch, me }) {
   const count = h('p', { class: 'muted count', id: 'w-count' });
   const body = h('tbody', {});
@@ -99,6 +101,7 @@ export function workersView({ watch, me }) {
         {},
         badge(st.tone, st.icon, w.standing),
         draining && h('span', { class: 'word wait small' }, w.draining ? 'draining' : 'drain wanted'),
+        trust(w) && h('span', { class: 'narrow muted small' }, `trust ${trust(w)}`),
       ),
       h(
         'td',
@@ -119,13 +122,10 @@ export function workersView({ watch, me }) {
               'aria-label': `${Math.round(full * 100)} % of its capacity`,
             })
           : '',
+        h('span', { class: 'narrow muted small' }, `${w.online} online`),
       ),
       h('td', { class: 'mid num' }, w.online),
-      h(
-        'td',
-        { class: 'mid num' },
-        w.standing === 'dead' || !w.trustSeconds ? dash('not known') : `${w.trustSeconds.toFixed(1)} s`,
-      ),
+      h('td', { class: 'mid num' }, trust(w) || dash('not known')),
       h('td', { class: 'mid' }, time(w.seenAt)),
       h('td', { class: 'wide' }, time(w.since)),
       h(

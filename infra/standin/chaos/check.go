@@ -22,6 +22,7 @@ const (
 	RuleOrder    = "event-order"      // first arrivals out of order, or epochs that go back
 	RuleSend     = "send-failed"      // accepted, and not sent in the end
 	RuleRead     = "send-read"        // sent, and not read exactly once
+	RuleCommand  = "command"          // accepted, and not done in the end, or not told of exactly once
 	RuleCipher   = "undecryptable"    // a ciphertext that its receiver could not open
 	RulePairing  = "pairing"          // more or less than one pairing of a session
 	RuleOffline  = "offline"          // not online again within the bound
@@ -29,6 +30,10 @@ const (
 	RuleAnomaly  = "anomaly"          // what a right client does not do
 	RuleLeak     = "leak"             // in the clear where it ought to be sealed
 	RuleRestless = "restless"         // something still waited at the end
+	RuleParked   = "parked"           // a session waited for a person
+	RuleEarly    = "early-ack"        // a message acknowledged while nothing could be stored
+	RuleCut      = "cut"              // a socket that closed over what was to be sat out
+	RuleRelease  = "release"          // what one release wrote and another could not read
 )
 
 // thawed is how long a process that was frozen may take to notice, on a machine
@@ -47,10 +52,17 @@ func Check(h History) []Finding {
 	c.received()
 	c.events()
 	c.sent()
+	c.commands()
 	c.ciphers()
 	c.pairings()
 	c.rest()
 	c.exits()
+	c.parked()
+	c.acknowledged()
+	c.steady()
+	for _, what := range h.Unreadable {
+		c.find(RuleRelease, "%s", what)
+	}
 	for _, l := range h.Leaks {
 		c.find(RuleLeak, "%s holds %s", l.Where, l.What)
 	}

@@ -55,12 +55,16 @@ func clean() History {
 		id, text := fmt.Sprintf("IN%d", i), fmt.Sprintf("in %d", i)
 		h.Wrote = append(h.Wrote, Wrote{id, "shop", text, at(float64(i))})
 		h.Truth.Incoming = append(h.Truth.Incoming, wasim.Incoming{ID: id, Device: device, Queued: at(float64(i)), Acked: moment(float64(i) + 1), By: "receipt"})
-		h.Arrivals = append(h.Arrivals, Arrival{at(float64(i) + 2), fmt.Sprintf("EV%d", i), "message.received", "shop", uint64(1 + i/2), uint64(i + 1), id, text})
+		h.Arrivals = append(h.Arrivals, Arrival{At: at(float64(i) + 2), Event: fmt.Sprintf("EV%d", i), Type: "message.received", Session: "shop",
+			Epoch: uint64(1 + i/2), Seq: uint64(i + 1), Message: id, Text: text})
 		out := fmt.Sprintf("out %d", i)
 		h.Sent = append(h.Sent, Sent{"shop", "4916660001", out, fmt.Sprintf("ob%d", i), "3EB" + id, "delivered", ""})
 		h.Read = append(h.Read, Read{"4916660001", device, "3EB" + id, out})
 		h.Truth.Outgoing = append(h.Truth.Outgoing, wasim.Outgoing{ID: "3EB" + id, Device: device, Outcome: "decrypted", Copies: 1 + i%2})
 	}
+	h.Ordered = []Ordered{{Session: "shop", Verb: "restart", ID: "shop.C1", State: "done"}}
+	h.Arrivals = append(h.Arrivals, Arrival{At: at(8), Event: "EV4", Type: "command.done", Session: "shop", Epoch: 2, Seq: 5, Command: "shop.C1"})
+	h.Final[0].Generation, h.Final[0].ObservedGeneration = 3, 3
 	// At least once: one of them comes again, without its content.
 	again := h.Arrivals[1]
 	again.Text, again.At = "", at(30)
@@ -88,34 +92,41 @@ func TestDoctoredHistories(t *testing.T) {
 		"a kick among two that work": {RuleKick, func(h *History) {
 			h.Truth.Overlaps = append(h.Truth.Overlaps, wasim.Overlap{Device: h.Sessions[0].Device, Older: 3, Newer: 4, At: at(46.1)})
 		}},
-		"a socket that outlived the trust":        {RuleFence, func(h *History) { h.Truth.Sockets[2].Closed = moment(43.5) }},
-		"a socket that never closed":              {RuleFence, func(h *History) { h.Truth.Sockets[2].Closed = nil }},
-		"a login without trust":                   {RuleFence, func(h *History) { h.Conns[3].Process = "w3" }},
-		"an acknowledged message that is lost":    {RuleLost, func(h *History) { h.Arrivals = slices.Delete(h.Arrivals, 3, 4) }},
-		"the last message of a session lost":      {RuleLost, func(h *History) { h.Arrivals = slices.Delete(h.Arrivals, 0, 1) }},
-		"a message for good unacknowledged":       {RulePending, func(h *History) { h.Truth.Incoming[2].Acked = nil }},
-		"a message that was refused":              {RulePending, func(h *History) { h.Truth.Incoming[2].Error = "500" }},
-		"a message unknown to the service":        {RulePending, func(h *History) { h.Truth.Incoming = h.Truth.Incoming[1:] }},
-		"a message under two event ids":           {RuleTwice, func(h *History) { h.Arrivals[4].Event, h.Arrivals[4].Seq = "EV9", 5 }},
-		"a message at another session":            {RuleForeign, func(h *History) { h.Arrivals[2].Session = "other" }},
-		"a message with another text":             {RuleForeign, func(h *History) { h.Arrivals[2].Text = "in 0" }},
-		"a message that nobody wrote":             {RuleForeign, func(h *History) { h.Wrote = h.Wrote[1:] }},
-		"a number that is missing":                {RuleGap, func(h *History) { h.Arrivals[3].Seq = 5 }},
-		"a number that two events have":           {RuleGap, func(h *History) { h.Arrivals[3].Seq = 3 }},
-		"events out of order":                     {RuleOrder, func(h *History) { h.Arrivals[1], h.Arrivals[2] = h.Arrivals[2], h.Arrivals[1] }},
-		"an epoch that goes back":                 {RuleOrder, func(h *History) { h.Arrivals[3].Epoch = 1 }},
-		"a text that failed":                      {RuleSend, func(h *History) { h.Sent[1].State = "failed" }},
-		"a text that waits for ever":              {RuleSend, func(h *History) { h.Sent[1].State = "queued"; h.Read = slices.Delete(h.Read, 1, 2) }},
-		"a text that was sent and not read":       {RuleRead, func(h *History) { h.Read = slices.Delete(h.Read, 1, 2) }},
-		"a text that was read twice":              {RuleRead, func(h *History) { r := h.Read[1]; r.ID = "3EBOTHER"; h.Read = append(h.Read, r) }},
-		"a text under another id":                 {RuleRead, func(h *History) { h.Read[1].ID = "3EBOTHER" }},
-		"a text from another device":              {RuleRead, func(h *History) { h.Read[1].From = "4915550002:1@s.whatsapp.net" }},
-		"a text that nobody sent":                 {RuleRead, func(h *History) { h.Read[1].Text = "out of nowhere" }},
+		"a socket that outlived the trust":     {RuleFence, func(h *History) { h.Truth.Sockets[2].Closed = moment(43.5) }},
+		"a socket that never closed":           {RuleFence, func(h *History) { h.Truth.Sockets[2].Closed = nil }},
+		"a login without trust":                {RuleFence, func(h *History) { h.Conns[3].Process = "w3" }},
+		"an acknowledged message that is lost": {RuleLost, func(h *History) { h.Arrivals = slices.Delete(h.Arrivals, 3, 4) }},
+		"the last message of a session lost":   {RuleLost, func(h *History) { h.Arrivals = slices.Delete(h.Arrivals, 0, 1) }},
+		"a message for good unacknowledged":    {RulePending, func(h *History) { h.Truth.Incoming[2].Acked = nil }},
+		"a message that was refused":           {RulePending, func(h *History) { h.Truth.Incoming[2].Error = "500" }},
+		"a message unknown to the service":     {RulePending, func(h *History) { h.Truth.Incoming = h.Truth.Incoming[1:] }},
+		"a message under two event ids":        {RuleTwice, func(h *History) { h.Arrivals[5].Event, h.Arrivals[5].Seq = "EV9", 6 }},
+		"a message at another session":         {RuleForeign, func(h *History) { h.Arrivals[2].Session = "other" }},
+		"a message with another text":          {RuleForeign, func(h *History) { h.Arrivals[2].Text = "in 0" }},
+		"a message that nobody wrote":          {RuleForeign, func(h *History) { h.Wrote = h.Wrote[1:] }},
+		"a number that is missing":             {RuleGap, func(h *History) { h.Arrivals[3].Seq = 5 }},
+		"a number that two events have":        {RuleGap, func(h *History) { h.Arrivals[3].Seq = 3 }},
+		"events out of order":                  {RuleOrder, func(h *History) { h.Arrivals[1], h.Arrivals[2] = h.Arrivals[2], h.Arrivals[1] }},
+		"an epoch that goes back":              {RuleOrder, func(h *History) { h.Arrivals[3].Epoch = 1 }},
+		"a text that failed":                   {RuleSend, func(h *History) { h.Sent[1].State = "failed" }},
+		"a text that waits for ever":           {RuleSend, func(h *History) { h.Sent[1].State = "queued"; h.Read = slices.Delete(h.Read, 1, 2) }},
+		"a text that was sent and not read":    {RuleRead, func(h *History) { h.Read = slices.Delete(h.Read, 1, 2) }},
+		"a text that was read twice":           {RuleRead, func(h *History) { r := h.Read[1]; r.ID = "3EBOTHER"; h.Read = append(h.Read, r) }},
+		"a text under another id":              {RuleRead, func(h *History) { h.Read[1].ID = "3EBOTHER" }},
+		"a text from another device":           {RuleRead, func(h *History) { h.Read[1].From = "4915550002:1@s.whatsapp.net" }},
+		"a text that nobody sent":              {RuleRead, func(h *History) { h.Read[1].Text = "out of nowhere" }},
+		"a command that failed":                {RuleCommand, func(h *History) { h.Ordered[0].State = "failed" }},
+		"a command that never ended":           {RuleCommand, func(h *History) { h.Ordered[0].State = "running" }},
+		"a command whose end nobody told":      {RuleCommand, func(h *History) { h.Ordered[0].ID = "shop.C2" }},
+		"a command that was carried out twice": {RuleCommand, func(h *History) {
+			h.Arrivals = append(h.Arrivals, Arrival{At: at(9), Event: "EV5", Type: "command.done", Session: "shop", Epoch: 2, Seq: 6, Command: "shop.C1"})
+		}},
+		"a wish that no owner has seen":           {RuleCommand, func(h *History) { h.Final[0].ObservedGeneration = 2 }},
 		"a ciphertext that a contact cannot open": {RuleCipher, func(h *History) { h.Unread = []Unread{{By: "4916660001", ID: "X"}} }},
 		"one that was read after a retry":         {RuleCipher, func(h *History) { h.Truth.Outgoing[2].Healed = true }},
 		"one to a device that is not there":       {RuleCipher, func(h *History) { h.Truth.Outgoing[2].Outcome = "undeliverable" }},
 		"one that the session cannot open":        {RuleCipher, func(h *History) { h.Truth.Incoming[2].Retries = 1 }},
-		"an event that says so":                   {RuleCipher, func(h *History) { h.Arrivals[4].Type = "message.undecryptable" }},
+		"an event that says so":                   {RuleCipher, func(h *History) { h.Arrivals[5].Type = "message.undecryptable" }},
 		"a second pairing":                        {RulePairing, func(h *History) { h.Truth.Pairings = append(h.Truth.Pairings, h.Truth.Pairings[0]) }},
 		"no pairing":                              {RulePairing, func(h *History) { h.Truth.Pairings[0].Error = "refused" }},
 		"a device that was unlinked":              {RulePairing, func(h *History) { h.Truth.Devices[0].Unlinked = moment(50) }},
@@ -130,6 +141,14 @@ func TestDoctoredHistories(t *testing.T) {
 		"a worker that ended by itself":           {RuleExit, func(h *History) { h.Runs[2].How = crew.ByItself }},
 		"a worker that ended badly":               {RuleExit, func(h *History) { h.Runs[2].Error = "exit status 1" }},
 		"something in the clear":                  {RuleLeak, func(h *History) { h.Leaks = []Leak{{"table holdfast-fleet", "a phone number"}} }},
+		"a session that waits for a person": {RuleParked, func(h *History) {
+			h.Arrivals = append(h.Arrivals, Arrival{At: at(40), Event: "EV4", Type: stateEvent, Session: "shop", Epoch: 2, Seq: 5, State: "error", Cause: "stale_credentials"})
+		}},
+		"an acknowledgement of what cannot be stored": {RuleEarly, func(h *History) {
+			h.Lines[0].Kind, h.Truth.Incoming[3].Acked, h.Truth.Incoming[3].Socket = standin.Throttle, moment(42.05), 3
+		}},
+		"a socket that was to live":                       {RuleCut, func(h *History) { h.Steady = []crew.Span{{From: at(40), To: at(43)}} }},
+		"a record of another release that cannot be read": {RuleRelease, func(h *History) { h.Unreadable = []string{"shop"} }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := clean()
@@ -158,6 +177,12 @@ func TestExcused(t *testing.T) {
 			h.Lines[0].Span.To = at(41.5)
 			h.Truth.Sockets[2].Closed = moment(46)
 		},
+		"an acknowledgement that was on its way": func(h *History) { h.Truth.Incoming[3].Acked, h.Truth.Incoming[3].Socket = moment(41.5), 3 },
+		"one of another worker":                  func(h *History) { h.Truth.Incoming[3].Acked, h.Truth.Incoming[3].Socket = moment(49), 4 },
+		"a state before it began": func(h *History) {
+			h.Arrivals = append([]Arrival{{At: at(-1), Event: "EV-", Type: stateEvent, Session: "other", Seq: 1, State: "unpaired"}}, h.Arrivals...)
+		},
+		"a socket that closes after what was to be sat out": func(h *History) { h.Steady = []crew.Span{{From: at(30), To: at(41)}} },
 	} {
 		h := clean()
 		doctor(&h)

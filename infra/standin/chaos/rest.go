@@ -56,6 +56,9 @@ func (h *harness) waits(ctx context.Context, t *traffic) []string {
 	if n := t.open(ctx); n > 0 {
 		out = append(out, fmt.Sprintf("%d texts wait to be sent", n))
 	}
+	if n := t.openCommands(ctx); n > 0 {
+		out = append(out, fmt.Sprintf("%d commands have not ended", n))
+	}
 	t.mu.Lock()
 	wrote := slices.Clone(t.wrote)
 	t.mu.Unlock()
@@ -105,7 +108,7 @@ func (h *harness) gather(ctx context.Context, t *traffic, to *History) error {
 		to.Restless = append(to.Restless, fmt.Sprintf("%d requests to the receiver were no events", bad))
 	}
 	t.mu.Lock()
-	to.Wrote, to.Sent = t.wrote, t.sent
+	to.Wrote, to.Sent, to.Ordered = t.wrote, t.sent, t.ordered
 	t.mu.Unlock()
 	for i := range h.contacts() {
 		c := h.sim.Contact(contactNumber(i))

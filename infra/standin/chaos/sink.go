@@ -23,6 +23,9 @@ type sink struct {
 	bad      int             // requests that were no event
 }
 
+// stateEvent is the type of event that says what a session is now.
+const stateEvent = "session.state"
+
 // envelope is what is read of an event.
 type envelope struct {
 	ID      string `json:"id"`
@@ -31,9 +34,12 @@ type envelope struct {
 	Epoch   uint64 `json:"epoch"`
 	Seq     uint64 `json:"seq"`
 	Data    struct {
-		ID     string `json:"id"`
-		Text   string `json:"text"`
-		FromMe bool   `json:"fromMe"`
+		ID      string `json:"id"`
+		Text    string `json:"text"`
+		FromMe  bool   `json:"fromMe"`
+		Command string `json:"command"`
+		State   string `json:"state"`
+		Cause   string `json:"cause"`
 	} `json:"data"`
 }
 
@@ -70,6 +76,12 @@ func (s *sink) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if e.Type == "message.received" && !e.Data.FromMe {
 		a.Message, a.Text = e.Data.ID, e.Data.Text
 		s.messages[a.Session+" "+a.Message] = true
+	}
+	if e.Type == "command.done" {
+		a.Command = e.Data.Command
+	}
+	if e.Type == stateEvent {
+		a.State, a.Cause = e.Data.State, e.Data.Cause
 	}
 	s.arrivals = append(s.arrivals, a)
 }

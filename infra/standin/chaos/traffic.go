@@ -27,15 +27,17 @@ type traffic struct {
 	stop chan struct{}
 	wg   sync.WaitGroup
 
-	mu    sync.Mutex
-	wrote []Wrote
-	sent  []Sent
-	fault error
+	mu      sync.Mutex
+	wrote   []Wrote
+	sent    []Sent
+	ordered []Ordered
+	fault   error
 }
 
 func (h *harness) startTraffic(ctx context.Context) *traffic {
 	t := &traffic{h: h, stop: make(chan struct{})}
 	t.wg.Go(func() { t.in(ctx, rand.New(rand.NewPCG(h.o.Seed, 1))) })
+	t.wg.Go(func() { t.commands(ctx, rand.New(rand.NewPCG(h.o.Seed, 3))) })
 	orders := make(chan Sent)
 	t.wg.Go(func() { t.orders(ctx, rand.New(rand.NewPCG(h.o.Seed, 2)), orders) })
 	for range senders {

@@ -43,6 +43,9 @@ type Session struct {
 	Paired bool   `json:"paired"`
 	Owner  string `json:"owner"`
 	Epoch  uint64 `json:"epoch"`
+
+	Generation         uint64 `json:"generation"`
+	ObservedGeneration uint64 `json:"observedGeneration"`
 }
 
 // Worker is an incarnation as the API shows it.
@@ -64,8 +67,20 @@ type Message struct {
 	Problem   string `json:"problem"`
 }
 
+// Command is one as the API shows it.
+type Command struct {
+	ID      string `json:"id"`
+	State   string `json:"state"`
+	Problem string `json:"problem"`
+}
+
 // Call does one request; a nil body or answer is none.
 func (a *API) Call(ctx context.Context, method, path string, body, answer any) error {
+	return a.keyed(ctx, method, path, "", body, answer)
+}
+
+// keyed does one request with an idempotency key; an empty one is none.
+func (a *API) keyed(ctx context.Context, method, path, key string, body, answer any) error {
 	var in io.Reader
 	if body != nil {
 		b, err := json.Marshal(body)
@@ -80,6 +95,9 @@ func (a *API) Call(ctx context.Context, method, path string, body, answer any) e
 	}
 	r.Header.Set("X-Api-Key", a.Key)
 	r.Header.Set("Accept", "application/json")
+	if key != "" {
+		r.Header.Set("Idempotency-Key", key)
+	}
 	if body != nil {
 		r.Header.Set("Content-Type", "application/json")
 	}
@@ -160,4 +178,19 @@ func (a *API) Message(ctx context.Context, session, id string) (Message, error) 
 	var m Message
 	err := a.Call(ctx, http.MethodGet, "/api/sessions/"+url.PathEscape(session)+"/messages/"+url.PathEscape(id), nil, &m)
 	return m, err
+}
+
+// Order asks for one of a session's verbs without a body: start, stop, restart.
+// The same key orders once.
+func (a *API) Order(ctx context.Context, session, verb, key string) (Command, error) {
+	var c Command
+	err := a.keyed(ctx, http.MethodPost, "/api/sessions/"+url.PathEscape(session)+"/"+verb, key, nil, &c)
+	return c, err
+}
+
+// Command reads one.
+func (a *API) Command(ctx context.Context, id string) (Command, error) {
+	var c Command
+	err := a.Call(ctx, http.MethodGet, "/api/commands/"+url.PathEscape(id), nil, &c)
+	return c, err
 }

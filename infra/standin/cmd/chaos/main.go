@@ -7,14 +7,12 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"syscall"
 	"time"
 
@@ -45,6 +43,7 @@ func run(ctx context.Context, args []string, out, errs io.Writer) error {
 	flags.IntVar(&o.Sessions, "sessions", o.Sessions, "how many sessions")
 	flags.IntVar(&o.Workers, "workers", o.Workers, "how many workers, two at least")
 	flags.Float64Var(&o.In, "in", o.In, "messages a second to all sessions together")
+	flags.Float64Var(&o.Orders, "orders", o.Orders, "commands a second to all sessions together")
 	flags.Float64Var(&o.Out, "out", o.Out, "messages a second from all sessions together")
 	flags.DurationVar(&o.Timing.Heartbeat, "heartbeat", o.Timing.Heartbeat, "HOLDFAST_HEARTBEAT")
 	flags.DurationVar(&o.Timing.Trust, "trust", o.Timing.Trust, "HOLDFAST_TRUST")
@@ -53,6 +52,9 @@ func run(ctx context.Context, args []string, out, errs io.Writer) error {
 	flags.StringVar(&o.Dir, "keep", "", "folder for logs, data and the history; by itself one that is removed if all went well")
 	planOnly := flags.Bool("plan", false, "print what would be done, and end")
 	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if err := chaos.Absolute(&o.Binary); err != nil {
 		return err
 	}
 	o.Length = time.Duration(*minutes * float64(time.Minute))
@@ -69,39 +71,5 @@ func run(ctx context.Context, args []string, out, errs io.Writer) error {
 		}
 		return nil
 	}
-	temporary := o.Dir == ""
-	if temporary {
-		dir, err := os.MkdirTemp("", "holdfast-chaos-")
-		if err != nil {
-			return err
-		}
-		o.Dir = dir
-	}
-	o.Say = func(format string, args ...any) { fmt.Fprintf(out, format+"\n", args...) }
-	o.Say("seed %d; logs and data are in %s", o.Seed, o.Dir)
-	report, err := chaos.Run(ctx, o)
-	if err != nil {
-		return fmt.Errorf("seed %d: %w; logs are in %s", o.Seed, err, o.Dir)
-	}
-	report.Write(out)
-	if len(report.Findings) > 0 || !temporary {
-		if err := keep(filepath.Join(o.Dir, "history.json"), report); err != nil {
-			return err
-		}
-	}
-	if len(report.Findings) > 0 {
-		return fmt.Errorf("seed %d: %d findings; logs and the history are in %s", o.Seed, len(report.Findings), o.Dir)
-	}
-	if temporary {
-		return os.RemoveAll(o.Dir)
-	}
-	return nil
-}
-
-func keep(path string, report chaos.Report) error {
-	b, err := json.MarshalIndent(report, "", " ")
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(path, b, 0o600)
+	return chaos.Told(out, o, func(o chaos.Options) (chaos.Report, error) { return chaos.Run(ctx, o) })
 }
