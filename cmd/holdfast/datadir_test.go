@@ -180,19 +180,22 @@ func TestWhatTheFileSystemSays(t *testing.T) {
 	}
 }
 
-// What is no terminal ends in a log, as a container's output does.
+// What is neither a terminal nor asked to be text ends in a log, as a container's
+// output does.
 func TestTheKeyIsShownToPeopleAlone(t *testing.T) {
-	cfg := settingsOf(t, "HOLDFAST_DATA_DIR="+t.TempDir())
-	var out bytes.Buffer
-	if _, err := devKey(cfg, IO{Out: &out, Err: &out}, slog.New(slog.NewTextHandler(&out, nil))); err != nil {
-		t.Fatal(err)
-	}
-	key, made, err := apiKey(cfg.DataDir)
-	if err != nil || made {
-		t.Fatalf("made again: %v, %v", made, err)
-	}
-	if strings.Contains(out.String(), key.Reveal()) || !strings.Contains(out.String(), filepath.Join(cfg.DataDir, apiKeyFile)) {
-		t.Errorf("it says %s", &out)
+	for format, shown := range map[string]bool{"auto": false, "json": false, "text": true} {
+		cfg := settingsOf(t, "HOLDFAST_DATA_DIR="+t.TempDir(), "HOLDFAST_LOG_FORMAT="+format)
+		var out bytes.Buffer
+		if _, err := devKey(cfg, IO{Out: &out, Err: &out}, slog.New(slog.NewTextHandler(&out, nil))); err != nil {
+			t.Fatal(err)
+		}
+		key, made, err := apiKey(cfg.DataDir)
+		if err != nil || made {
+			t.Fatalf("made again: %v, %v", made, err)
+		}
+		if strings.Contains(out.String(), key.Reveal()) != shown || !strings.Contains(out.String(), filepath.Join(cfg.DataDir, apiKeyFile)) {
+			t.Errorf("%s: it says %s", format, &out)
+		}
 	}
 }
 
