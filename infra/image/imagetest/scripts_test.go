@@ -38,6 +38,7 @@ func TestScriptsSayWhatIsMissing(t *testing.T) {
 	}{
 		"an image of what":         {"build.sh", nil, nil, "image: VERSION is not set; run make image, which sets it"},
 		"no builder":               {"build.sh", append(given, "ARCHES=amd64", "PATH="+bare), nil, "image: there is no builder of images; install buildah (apt-get install buildah), podman or docker"},
+		"no builder, found early":  {"build.sh", append(given, "ARCHES=amd64", "PATH="+bare), []string{"check"}, "image: there is no builder of images; install buildah (apt-get install buildah), podman or docker"},
 		"a builder that is none":   {"build.sh", append(given, "ARCHES=amd64", "BUILDER=nope"), nil, "image: BUILDER=nope: there is no such command; name buildah, podman or docker, or none"},
 		"an unknown architecture":  {"build.sh", append(given, "ARCHES=vax", "BUILDER=true"), nil, "image: dist/bin/linux-vax/holdfast is not there; run make image ARCHES=vax, which builds it"},
 		"a release of what":        {"dist.sh", nil, nil, "dist: VERSION is not set; run make dist, which sets it"},
