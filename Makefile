@@ -61,10 +61,12 @@ lambda: ## dist/lambda-arm64.zip and dist/lambda-amd64.zip: the admin side as a 
 IMAGE     ?= localhost/holdfast
 IMAGE_TAG ?= $(VERSION)
 ARCHES    ?= amd64 arm64
+IMAGE_BUILD = VERSION='$(VERSION)' COMMIT='$(COMMIT)' IMAGE='$(IMAGE):$(IMAGE_TAG)' ARCHES='$(ARCHES)' bash infra/image/build.sh
 
 image: ## dist/image/holdfast-ARCH.tar for ARCHES, by buildah, podman or docker
+	@$(IMAGE_BUILD) check
 	@$(MAKE) --no-print-directory binaries PLATFORMS='$(addprefix linux/,$(ARCHES))'
-	@VERSION='$(VERSION)' COMMIT='$(COMMIT)' IMAGE='$(IMAGE):$(IMAGE_TAG)' ARCHES='$(ARCHES)' bash infra/image/build.sh
+	@$(IMAGE_BUILD)
 
 # The race detector needs cgo and so a C compiler; where there is none, the tests
 # run without it and say so. Two packages at a time keep a machine of two cores

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -174,6 +176,25 @@ func TestWhatTheFileSystemSays(t *testing.T) {
 		got := writeFault("data folder d", "cannot be written", &fs.PathError{Op: "write", Path: "d/x", Err: err})
 		if !strings.Contains(got.Error(), want) || !errors.Is(got, err) {
 			t.Errorf("%v: %q, want %q", err, got, want)
+		}
+	}
+}
+
+// What is neither a terminal nor asked to be text ends in a log, as a container's
+// output does.
+func TestTheKeyIsShownToPeopleAlone(t *testing.T) {
+	for format, shown := range map[string]bool{"auto": false, "json": false, "text": true} {
+		cfg := settingsOf(t, "HOLDFAST_DATA_DIR="+t.TempDir(), "HOLDFAST_LOG_FORMAT="+format)
+		var out bytes.Buffer
+		if _, err := devKey(cfg, IO{Out: &out, Err: &out}, slog.New(slog.NewTextHandler(&out, nil))); err != nil {
+			t.Fatal(err)
+		}
+		key, made, err := apiKey(cfg.DataDir)
+		if err != nil || made {
+			t.Fatalf("made again: %v, %v", made, err)
+		}
+		if strings.Contains(out.String(), key.Reveal()) != shown || !strings.Contains(out.String(), filepath.Join(cfg.DataDir, apiKeyFile)) {
+			t.Errorf("%s: it says %s", format, &out)
 		}
 	}
 }

@@ -8,14 +8,20 @@ import (
 	"strings"
 )
 
-// newLog makes the program's log. level may be changed while it runs. Format
-// auto is text where a person reads w, else JSON.
+// newLog makes the program's log: text for people, else JSON. level may be changed
+// while it runs.
 func newLog(w io.Writer, format string, level *slog.LevelVar) *slog.Logger {
 	options := &slog.HandlerOptions{Level: level, ReplaceAttr: redact}
-	if format == "text" || format == "auto" && terminal(w) {
+	if forPeople(w, format) {
 		return slog.New(slog.NewTextHandler(w, options))
 	}
 	return slog.New(slog.NewJSONHandler(w, options))
+}
+
+// forPeople says whether a person reads w, and not a program: with the format auto
+// where it is a terminal.
+func forPeople(w io.Writer, format string) bool {
+	return format == "text" || format == "auto" && terminal(w)
 }
 
 // phoneLike finds what may be a phone number: 8 to 15 digits, on their own or

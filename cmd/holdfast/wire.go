@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"runtime/debug"
 	"strings"
 	"sync/atomic"
@@ -189,13 +190,17 @@ func eventsOut(cfg Config, mode Mode, io IO, log *slog.Logger, stop func()) *del
 	})
 }
 
-// devKey opens the data folder's own API key.
+// devKey opens the data folder's own API key. A new one is shown to a person, and not
+// to what collects logs, as it does of a container.
 func devKey(cfg Config, io IO, log *slog.Logger) (adminapi.Key, error) {
 	secret, made, err := apiKey(cfg.DataDir)
 	if err != nil {
 		return adminapi.Key{}, err
 	}
-	if made {
+	switch {
+	case made && !forPeople(io.Err, cfg.LogFormat):
+		log.Info("made an API key", "file", filepath.Join(cfg.DataDir, apiKeyFile))
+	case made:
 		fmt.Fprintf(io.Err, "API key (kept in %s/%s, shown this once): %s\n", cfg.DataDir, apiKeyFile, secret.Reveal())
 	}
 	list, err := adminapi.ParseKeys("local:admin:" + adminapi.HashKey(secret.Reveal()))

@@ -8,6 +8,8 @@
 #	ARCHES            amd64, arm64, or both
 #	BUILDER           buildah, podman or docker; by itself the first that is there
 #
+# With the argument check it only says what is missing, before the program is built.
+#
 # No step runs inside of the image, so no architecture needs emulation. The same
 # program gives the same image, whenever and wherever it is built: see settle.
 set -euo pipefail
@@ -28,10 +30,10 @@ for candidate in buildah podman docker; do
 done
 [[ -n $builder ]] || fail "there is no builder of images; install buildah (apt-get install buildah), podman or docker"
 command -v "$builder" >/dev/null || fail "BUILDER=$builder: there is no such command; name buildah, podman or docker, or none"
+if [[ ${1-} == check ]]; then exit 0; fi
 
 context=$(mktemp -d)
 trap 'rm -rf "$context"' EXIT
-mkdir -p dist/image
 
 for arch in $ARCHES; do
 	program=dist/bin/linux-$arch/holdfast
@@ -43,6 +45,7 @@ for arch in $ARCHES; do
 	install -d -m 0700 "$context/data"
 
 	archive=dist/image/holdfast-$arch.tar
+	mkdir -p dist/image
 	rm -f "$archive" # archives are added to, not replaced
 	args=(--platform "linux/$arch" --build-arg "VERSION=$VERSION" --build-arg "COMMIT=$COMMIT"
 		--file infra/image/Containerfile --tag "$IMAGE")

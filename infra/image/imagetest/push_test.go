@@ -43,9 +43,9 @@ func registry(t *testing.T) string {
 // TestPush pushes what each clone has built: the same digest, under which every
 // architecture finds its own.
 func TestPush(t *testing.T) {
-	both, repository := built(t), registry(t)+"/some/holdfast"
+	clones, repository := built(t), registry(t)+"/some/holdfast"
 	var digests [2]string
-	for i, clone := range both {
+	for i, clone := range clones {
 		r := run(t, "env", "CONTAINERS_STORAGE_CONF="+storage(), "PUSH_FLAGS=--tls-verify=false", "bash", filepath.Join(clone, "infra/image/push.sh"), repository, release, "latest")
 		if r.code != 0 {
 			t.Fatalf("push: %s%s", r.out, r.err)
@@ -71,12 +71,6 @@ func TestPush(t *testing.T) {
 			if want := "linux/" + arch + " 65532:65532 " + release + " [CMD /holdfast healthcheck]"; strings.TrimSpace(got.out) != want {
 				t.Errorf("%s for %s is %s%s, wanted %s", name, arch, got.out, got.err, want)
 			}
-		}
-	}
-
-	for args, want := range map[string]string{"": "wants a repository and at least one tag", repository: "wants a repository and at least one tag"} {
-		if r := run(t, "bash", filepath.Join(both[0], "infra/image/push.sh"), args); r.code == 0 || !strings.HasPrefix(r.err, "push: "+want) || strings.Count(r.err, "\n") != 1 {
-			t.Errorf("with %q: %+v", args, r)
 		}
 	}
 }

@@ -105,12 +105,18 @@ func TestLifeOfASession(t *testing.T) {
 	// U gives the folder to the container's user, as a volume's would be.
 	opts := []string{"--volume", dataFolder(t) + ":/data:U", "--memory", "256m",
 		"--env", "HOLDFAST_WHATSAPP_URL=" + sim.URL, "--env", "HOLDFAST_WHATSAPP_ROOT_KEY=" + sim.RootKey,
-		"--env", "HOLDFAST_API_KEYS=test:admin:" + hex.EncodeToString(digest[:])}
+		"--env", "HOLDFAST_API_KEYS=test:admin:" + hex.EncodeToString(digest[:]), "--env", "TZ=Asia/Tokyo"}
 
 	dev := start(t, opts, "dev")
 	healthy(t, dev)
 	confined(t, dev)
 	measured(t, dev)
+	if log := dev.logs(); !strings.Contains(log, `+09:00"`) {
+		t.Errorf("TZ=Asia/Tokyo has no effect on %s", log)
+	}
+	if strings.Contains(dev.logs(), "hf_") {
+		t.Error("the API key that it made is in its log")
+	}
 	pair(t, dev, sim)
 	talk(t, dev, sim)
 	stopped(t, dev)
