@@ -10,7 +10,7 @@ LDFLAGS := -X main.release=$(VERSION)
 RACE := GORACE="halt_on_error=0 suppressions=$(CURDIR)/infra/racecheck/library.supp"
 
 .DEFAULT_GOAL := help
-.PHONY: help build run demo fleet chaos lambda test quick bench cost microbench lint fuzz cover clean browser
+.PHONY: help build run demo fleet chaos lambda test quick bench cost microbench lint fuzz cover clean browser terraform
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -75,6 +75,8 @@ microbench: ## the packages' own benchmarks; BENCH and PKG choose some
 TOOLS        ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/holdfast-tools
 GOLANGCI     := $(TOOLS)/golangci-lint-v2.15.0
 ACTIONLINT   := $(TOOLS)/actionlint-v1.7.12
+TFLINT       := $(TOOLS)/tflint-v0.64.0
+TFSEC        := $(TOOLS)/tfsec-v1.26.0
 OWN_GO_FILES  = $$(git ls-files --cached --others --exclude-standard '*.go')
 
 $(GOLANGCI):
@@ -85,6 +87,19 @@ $(ACTIONLINT):
 	GOBIN=$@.d $(GO) install github.com/rhysd/actionlint/cmd/actionlint@$(lastword $(subst -, ,$@))
 	mv $@.d/actionlint $@ && rmdir $@.d
 
+$(TFLINT):
+	GOBIN=$@.d $(GO) install github.com/terraform-linters/tflint@$(lastword $(subst -, ,$@))
+	mv $@.d/tflint $@ && rmdir $@.d
+
+$(TFSEC):
+	GOBIN=$@.d $(GO) install github.com/aquasecurity/tfsec/cmd/tfsec@$(lastword $(subst -, ,$@))
+	mv $@.d/tfsec $@ && rmdir $@.d
+
+terraform: $(TFLINT) $(TFSEC) ## the modules and examples: format, validate, test, lint, apply with a stand-in; without AWS
+	bash terraform/check.sh
+	$(TFLINT) --chdir=terraform --recursive --config=$(CURDIR)/terraform/.tflint.hcl
+	$(TFSEC) --force-all-dirs --no-color terraform
+
 lint: $(GOLANGCI) $(ACTIONLINT) ## gofmt, vet, go.mod, golangci-lint, workflows; builds the linters the first time
 	@bad=$$(gofmt -l $(OWN_GO_FILES)); if [ -n "$$bad" ]; then echo "gofmt wants: $$bad"; exit 1; fi
 	$(GO) vet ./...
@@ -94,7 +109,7 @@ lint: $(GOLANGCI) $(ACTIONLINT) ## gofmt, vet, go.mod, golangci-lint, workflows;
 	cd infra/standin && $(GO) vet ./... && $(GO) mod tidy -diff && $(GOLANGCI) run --allow-parallel-runners ./...
 	cd infra/console/browsertest && $(GO) vet ./... && $(GO) mod tidy -diff && $(GOLANGCI) run --allow-parallel-runners ./...
 	$(ACTIONLINT) .github/workflows/*.yml
-	@if command -v shellcheck >/dev/null; then echo shellcheck .ci/run; shellcheck .ci/run; fi
+	@if command -v shellcheck >/dev/null; then echo shellcheck .ci/run terraform/check.sh; shellcheck .ci/run terraform/check.sh; fi
 
 FUZZTIME ?= 10s
 

@@ -1,0 +1,62 @@
+# A fleet for thousands of sessions: workers in private subnets of three zones
+# behind NAT, whose addresses stay, with a webhook, and operators who come in by
+# tokens of an identity provider or by AWS credentials.
+
+provider "aws" {
+  region = var.region
+}
+
+locals {
+  # What workers and the function must have alike.
+  shared = { HOLDFAST_PROFILE = var.profile }
+}
+
+module "network" {
+  source = "../../modules/network"
+
+  name               = var.name
+  zones              = 3
+  availability_zones = var.availability_zones
+  nat                = "zone"
+}
+
+module "state" {
+  source = "../../modules/state"
+
+  name      = var.name
+  key_users = var.key_users
+}
+
+module "worker" {
+  source = "../../modules/worker"
+
+  name               = var.name
+  state              = module.state
+  image              = var.image
+  cpu                = 1024
+  memory             = 4096
+  desired_count      = var.workers
+  container_insights = "enabled"
+  log_retention_days = 90
+  vpc_id             = module.network.vpc_id
+  subnet_ids         = module.network.worker_subnet_ids
+  assign_public_ip   = module.network.assign_public_ip
+  environment        = merge(local.shared, { HOLDFAST_WEBHOOK_URL = var.webhook_url })
+  secrets            = { HOLDFAST_WEBHOOK_SECRET = var.webhook_secret_arn }
+}
+
+module "control" {
+  source = "../../modules/control"
+
+  name               = var.name
+  state              = module.state
+  lambda_zip         = var.lambda_zip
+  authorizer         = var.jwt == null ? "iam" : "jwt"
+  jwt                = var.jwt
+  iam_roles          = var.jwt == null ? var.iam_roles : []
+  cluster_arn        = module.worker.cluster_arn
+  service_name       = module.worker.service_name
+  container_name     = module.worker.container_name
+  environment        = local.shared
+  log_retention_days = 90
+}
