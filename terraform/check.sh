@@ -70,8 +70,10 @@ states() {
 	for example in "$work"/terraform/examples/*/; do
 		(
 			prepare "${example%/}"
-			quietly terraform test
-			terraform test -json -verbose >"$1/$(basename "$example").json" 2>/dev/null
+			if ! terraform test -json -verbose >"$1/$(basename "$example").json"; then
+				terraform test >&2 # once more, for people
+				exit 1
+			fi
 		)
 	done
 }

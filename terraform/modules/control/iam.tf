@@ -40,7 +40,7 @@ resource "aws_iam_role_policy" "state" {
         Sid      = "Indexes"
         Effect   = "Allow"
         Action   = "dynamodb:Query"
-        Resource = [for t in local.tables : "${t}/index/*"]
+        Resource = "${var.state.fleet_table_arn}/index/*"
       },
       {
         # Uploads, and what a disconnect destroys where no worker is there to do it.

@@ -54,7 +54,7 @@ resource "aws_iam_role_policy" "state" {
         Sid      = "Indexes"
         Effect   = "Allow"
         Action   = "dynamodb:Query"
-        Resource = [for t in local.tables : "${t}/index/*"]
+        Resource = "${var.state.fleet_table_arn}/index/*"
       },
       {
         Sid      = "Objects"
