@@ -1,6 +1,7 @@
 # A fleet for thousands of sessions: workers in private subnets of three zones
-# behind NAT, whose addresses stay, with a webhook, and operators who come in by
-# tokens of an identity provider or by AWS credentials.
+# behind NAT, whose addresses stay, as many as there are sessions for, with a
+# webhook, alarms and a dashboard; operators come in by tokens of an identity
+# provider or by AWS credentials.
 
 provider "aws" {
   region = var.region
@@ -36,13 +37,17 @@ module "worker" {
   cpu                = 1024
   memory             = 4096
   desired_count      = var.workers
+  autoscaled         = true
   container_insights = "enabled"
   log_retention_days = 90
   vpc_id             = module.network.vpc_id
   subnet_ids         = module.network.worker_subnet_ids
   assign_public_ip   = module.network.assign_public_ip
-  environment        = merge(local.shared, { HOLDFAST_WEBHOOK_URL = var.webhook_url })
-  secrets            = { HOLDFAST_WEBHOOK_SECRET = var.webhook_secret_arn }
+  environment = merge(local.shared, {
+    HOLDFAST_EMF_INTERVAL = "1m" # metrics, for the alarms
+    HOLDFAST_WEBHOOK_URL  = var.webhook_url
+  })
+  secrets = { HOLDFAST_WEBHOOK_SECRET = var.webhook_secret_arn }
 }
 
 module "control" {
@@ -59,4 +64,26 @@ module "control" {
   container_name     = module.worker.container_name
   environment        = local.shared
   log_retention_days = 90
+}
+
+module "autoscaling" {
+  source = "../../modules/autoscaling"
+
+  name                = var.name
+  state               = module.state
+  worker              = module.worker
+  min                 = var.workers
+  max                 = var.max_workers
+  sessions_per_worker = var.sessions_per_worker
+}
+
+module "observability" {
+  source = "../../modules/observability"
+
+  name           = var.name
+  state          = module.state
+  worker         = module.worker
+  control        = module.control
+  workers_wanted = module.autoscaling.min
+  emails         = var.alarm_emails
 }

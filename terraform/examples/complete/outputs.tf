@@ -22,3 +22,13 @@ output "commands" {
     doctor  = "aws ecs run-task --region ${var.region} ${module.worker.run_task_arguments} --overrides '{\"containerOverrides\":[{\"name\":\"${module.worker.container_name}\",\"command\":[\"doctor\"]}]}'"
   }
 }
+
+output "dashboard" {
+  description = "The fleet's dashboard in CloudWatch."
+  value       = "https://${var.region}.console.aws.amazon.com/cloudwatch/home?region=${var.region}#dashboards/dashboard/${module.observability.dashboard_name}"
+}
+
+output "alarm_topic_arn" {
+  description = "The topic that alarms go to."
+  value       = module.observability.topic_arn
+}

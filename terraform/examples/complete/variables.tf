@@ -28,9 +28,27 @@ variable "availability_zones" {
 }
 
 variable "workers" {
-  description = "How many workers run."
+  description = "How many workers run at least."
   type        = number
   default     = 3
+}
+
+variable "max_workers" {
+  description = "How many workers run at most."
+  type        = number
+  default     = 12
+}
+
+variable "sessions_per_worker" {
+  description = "How many sessions a worker should have. It takes some 1,500; the rest is for those of a worker that dies."
+  type        = number
+  default     = 1000
+}
+
+variable "alarm_emails" {
+  description = "Addresses that alarms are sent to. Each gets a message first, whose link must be followed."
+  type        = set(string)
+  default     = []
 }
 
 variable "jwt" {

@@ -20,6 +20,7 @@ locals {
   environment = merge(var.state.settings, {
     HOLDFAST_DATA_DIR   = var.data_dir
     HOLDFAST_DRAIN      = "${var.drain_seconds}s"
+    HOLDFAST_LISTEN     = "127.0.0.1:8080" # for the health check; the image has all addresses
     HOLDFAST_LOG_FORMAT = "json"
   }, var.environment)
 

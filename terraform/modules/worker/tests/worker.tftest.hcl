@@ -55,6 +55,7 @@ run "task" {
       HOLDFAST_MASTER_KEY = "awskms:arn:aws:kms:eu-west-1:123456789012:key/1234abcd"
       HOLDFAST_DATA_DIR   = "/data"
       HOLDFAST_DRAIN      = "90s"
+      HOLDFAST_LISTEN     = "127.0.0.1:8080"
       HOLDFAST_LOG_FORMAT = "json"
     }
     error_message = "the settings are others"
