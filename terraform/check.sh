@@ -43,7 +43,8 @@ if [[ -n ${HOLDFAST_TERRAFORM_PROVIDER_DIR:-} ]]; then
 	printf 'provider_installation {\n  dev_overrides { "hashicorp/aws" = "%s" }\n  direct {}\n}\n' "$standin" >"$work/terraformrc"
 	export TF_CLI_CONFIG_FILE=$work/terraformrc
 else
-	export TF_PLUGIN_CACHE_DIR=$work/plugins
+	# Fetched once; there are no lock files here that could be broken.
+	export TF_PLUGIN_CACHE_DIR=$work/plugins TF_PLUGIN_CACHE_MAY_BREAK_DEPENDENCY_LOCK_FILE=1
 	mkdir "$TF_PLUGIN_CACHE_DIR"
 fi
 

@@ -3,9 +3,9 @@ output "api_url" {
   value       = module.control.api_url
 }
 
-output "api_environment" {
-  description = "For your shell, so that holdfast sessions and the like ask this API; HOLDFAST_API_KEY is yours to set."
-  value       = "export HOLDFAST_URL=${module.control.api_url}"
+output "ask" {
+  description = "How to ask the API: with a token of the identity provider, or signed with the AWS credentials in your shell."
+  value       = var.jwt == null ? "curl --aws-sigv4 aws:amz:${var.region}:execute-api --user \"$AWS_ACCESS_KEY_ID:$AWS_SECRET_ACCESS_KEY\" -H \"x-amz-security-token: $AWS_SESSION_TOKEN\" ${module.control.api_url}/api/sessions" : "curl -H \"Authorization: Bearer $TOKEN\" ${module.control.api_url}/api/sessions"
 }
 
 output "state_environment" {
@@ -19,6 +19,7 @@ output "commands" {
     logs    = "aws logs tail ${module.worker.log_group_name} --region ${var.region} --follow"
     workers = "aws ecs list-tasks --region ${var.region} --cluster ${module.worker.cluster_name} --service-name ${module.worker.service_name}"
     restart = "aws ecs update-service --region ${var.region} --cluster ${module.worker.cluster_name} --service ${module.worker.service_name} --force-new-deployment"
+    scale   = "aws ecs update-service --region ${var.region} --cluster ${module.worker.cluster_name} --service ${module.worker.service_name} --desired-count 2"
     doctor  = "aws ecs run-task --region ${var.region} ${module.worker.run_task_arguments} --overrides '{\"containerOverrides\":[{\"name\":\"${module.worker.container_name}\",\"command\":[\"doctor\"]}]}'"
   }
 }

@@ -19,6 +19,7 @@ output "commands" {
     logs    = "aws logs tail ${module.worker.log_group_name} --region ${var.region} --follow"
     workers = "aws ecs list-tasks --region ${var.region} --cluster ${module.worker.cluster_name} --service-name ${module.worker.service_name}"
     restart = "aws ecs update-service --region ${var.region} --cluster ${module.worker.cluster_name} --service ${module.worker.service_name} --force-new-deployment"
+    scale   = "aws ecs update-service --region ${var.region} --cluster ${module.worker.cluster_name} --service ${module.worker.service_name} --desired-count 2"
     doctor  = "aws ecs run-task --region ${var.region} ${module.worker.run_task_arguments} --overrides '{\"containerOverrides\":[{\"name\":\"${module.worker.container_name}\",\"command\":[\"doctor\"]}]}'"
   }
 }

@@ -53,7 +53,7 @@ resource "aws_apigatewayv2_stage" "default" {
   tags        = local.tags
 
   default_route_settings {
-    detailed_metrics_enabled = true
+    detailed_metrics_enabled = false # those of each route cost extra, and there is one
     throttling_rate_limit    = var.throttle_rate
     throttling_burst_limit   = var.throttle_burst
   }

@@ -50,6 +50,10 @@ run "made" {
     condition     = strcontains(output.commands.doctor, "assignPublicIp=DISABLED")
     error_message = "workers must be in private subnets"
   }
+  assert {
+    condition     = strcontains(output.ask, "Authorization: Bearer")
+    error_message = "callers bring a token"
+  }
 }
 
 run "made_with_iam" {
@@ -59,7 +63,7 @@ run "made_with_iam" {
   }
 
   assert {
-    condition     = output.api_environment == "export HOLDFAST_URL=${output.api_url}"
-    error_message = "the command line would ask another API"
+    condition     = strcontains(output.ask, "--aws-sigv4") && endswith(output.ask, "${output.api_url}/api/sessions")
+    error_message = "without an identity provider requests are signed"
   }
 }
