@@ -186,6 +186,9 @@ func compareTask(m made, c code) (faults []string) {
 	case stop > 2*time.Minute:
 		fault("stopTimeout is %v, and Fargate allows 2m", stop)
 	}
+	if m.memory == "" || strconv.Itoa(m.container.Memory) != m.memory {
+		fault("the container may use %d MiB and the task %s: a worker takes as many sessions as its container has memory for", m.container.Memory, m.memory)
+	}
 	if len(m.container.Command) != 1 || !c.commands[m.container.Command[0]] {
 		fault("the container runs %q, which is no command of holdfast", m.container.Command)
 	}

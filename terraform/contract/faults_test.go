@@ -50,6 +50,7 @@ func sound() (made, code) {
 		desired: service{100, 200, "DISABLED"},
 	}
 	m.container.Name, m.container.Command, m.container.StopTimeout = "holdfast", []string{"worker"}, 120
+	m.container.Memory, m.memory = 512, "512"
 	m.container.HealthCheck.Command, m.container.HealthCheck.Timeout = []string{"CMD", "/holdfast", "healthcheck"}, 5
 	m.container.LogConfiguration.Options = map[string]string{"awslogs-group": "/shop/worker"}
 	shared := map[string]string{"HOLDFAST_STATE": "dynamodb:shop", "HOLDFAST_VAULT": "s3://shop-vault/vault", "HOLDFAST_MASTER_KEY": "awskms:" + testKey,
@@ -142,6 +143,7 @@ func TestFaultsAreFound(t *testing.T) {
 		"killed while it drains": {func(m *made, _ *code) { m.container.StopTimeout = 60 }, "workers are killed after 1m0s, and may take 1m30s"},
 		"a stop that is not had": {func(m *made, _ *code) { m.container.StopTimeout = 180 }, "Fargate allows 2m"},
 		"no drain":               {func(m *made, _ *code) { set(m, "HOLDFAST_DRAIN", "") }, "HOLDFAST_DRAIN: "},
+		"memory without a limit": {func(m *made, _ *code) { m.container.Memory = 0 }, "the container may use 0 MiB and the task 512"},
 		"no such command":        {func(m *made, _ *code) { m.container.Command = []string{"serve"} }, `the container runs ["serve"]`},
 		"a shell in the check": {func(m *made, _ *code) {
 			m.container.HealthCheck.Command = []string{"CMD-SHELL", "holdfast healthcheck"}

@@ -22,6 +22,7 @@ type made struct {
 	tables []dynamo.TableDefinition
 
 	container container
+	memory    string // of the task, MiB
 	desired   service
 	function  function
 	// worker and control are what the roles of workers and of the function allow.
@@ -36,6 +37,7 @@ type container struct {
 	Image       string
 	Command     []string
 	StopTimeout int
+	Memory      int
 	Environment []struct{ Name, Value string }
 	Secrets     []struct{ Name, ValueFrom string }
 	HealthCheck struct {
@@ -146,12 +148,17 @@ func read(from string, root module) (made, error) {
 			m.tables = append(m.tables, t.definition())
 		case "aws_ecs_task_definition":
 			var t struct {
+				Memory     string
 				Containers string `json:"container_definitions"`
 			}
 			into(r, &t)
+			m.memory = t.Memory
 			var all []container
-			if err := json.Unmarshal([]byte(t.Containers), &all); err != nil || len(all) != 1 {
-				return m, fmt.Errorf("%s: %s: wants one container, has %d (%v)", from, r.Address, len(all), err)
+			if err := json.Unmarshal([]byte(t.Containers), &all); err != nil {
+				return m, fmt.Errorf("%s: %s: %w", from, r.Address, err)
+			}
+			if len(all) != 1 {
+				return m, fmt.Errorf("%s: %s: has %d containers, not one", from, r.Address, len(all))
 			}
 			m.container = all[0]
 		case "aws_ecs_service":

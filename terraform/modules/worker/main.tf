@@ -75,7 +75,12 @@ resource "aws_ecs_task_definition" "worker" {
     image     = var.image
     command   = ["worker"]
     essential = true
-    user      = var.user
+
+    # Those of the whole task, said here so that the container has a limit of its own:
+    # by that the worker knows how much memory there is, and how many sessions it takes.
+    cpu    = var.cpu
+    memory = var.memory
+    user   = var.user
 
     environment = [for k in sort(keys(local.environment)) : { name = k, value = local.environment[k] }]
 

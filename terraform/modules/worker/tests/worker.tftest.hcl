@@ -45,6 +45,7 @@ run "task" {
       c.readonlyRootFilesystem, !c.privileged, c.user == "65532:65532", c.linuxParameters.capabilities.drop == ["ALL"],
       c.healthCheck.command == ["CMD", "/holdfast", "healthcheck"], c.stopTimeout == 120, c.command == ["worker"], length(c.portMappings) == 0,
       c.mountPoints == [{ sourceVolume = "data", containerPath = "/data", readOnly = false }], c.restartPolicy.enabled,
+      c.memory == 512,
     ])])
     error_message = "the container has more rights or less care than it should"
   }
