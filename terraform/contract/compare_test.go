@@ -63,6 +63,7 @@ func compare(m made, c code) (faults []string) {
 	faults = append(faults, comparePermissions("worker", allowed(m.worker, m), c.worker, workerExceptions)...)
 	faults = append(faults, comparePermissions("function", allowed(m.control, m), c.control, controlExceptions)...)
 	faults = append(faults, compareContexts(m, c)...)
+	faults = append(faults, compareKey(m)...)
 
 	for what, group := range map[string]string{"workers": m.container.LogConfiguration.Options["awslogs-group"], "function": logGroup(m.function)} {
 		if days, there := m.logs[group]; !there || days <= 0 {
@@ -316,6 +317,39 @@ func compareContexts(m made, c code) (faults []string) {
 				faults = append(faults, fmt.Sprintf("the function may unwrap keysets of %v, not of %s alone", partition, state.Fleet))
 			}
 		}
+	}
+	return faults
+}
+
+// compareKey looks whether the key's policy lets the roles use it, and CloudWatch
+// for these logs: both are named there before they are made.
+func compareKey(m made) (faults []string) {
+	named := func(context string) (patterns []string) {
+		for _, s := range m.key {
+			if s.Effect == "Allow" {
+				patterns = append(patterns, s.Condition["ArnLike"][context]...)
+			}
+		}
+		return patterns
+	}
+	covers := func(pattern, group string) bool {
+		_, known, _ := strings.Cut(pattern, ":log-group:")
+		before, open := strings.CutSuffix(known, "*")
+		return known == group || open && strings.HasPrefix(group, before)
+	}
+	for _, group := range m.sealed {
+		if !slices.ContainsFunc(named("kms:EncryptionContext:aws:logs:arn"), func(p string) bool { return covers(p, group) }) {
+			faults = append(faults, fmt.Sprintf("the log group %s is encrypted with the master key, whose policy does not know it", group))
+		}
+	}
+	users := named("aws:PrincipalArn")
+	for _, role := range m.roles {
+		if !slices.ContainsFunc(users, func(u string) bool { return strings.HasSuffix(u, ":role/"+role) }) {
+			faults = append(faults, fmt.Sprintf("the role %s may not use the master key, by the key's own policy", role))
+		}
+	}
+	if len(m.roles) != 2 {
+		faults = append(faults, fmt.Sprintf("there are the roles %v, not one of workers and one of the function", m.roles))
 	}
 	return faults
 }

@@ -65,6 +65,13 @@ func sound() (made, code) {
 	m.function.Logging = append(m.function.Logging, struct {
 		Group string `json:"log_group"`
 	}{"/shop/control"})
+	m.sealed, m.roles = []string{"/shop/worker", "/shop/control"}, []string{"shop-worker", "shop-control"}
+	key := allow([]string{"kms:Decrypt"}, "*")
+	key.Condition = map[string]map[string]texts{"ArnLike": {
+		"aws:PrincipalArn":                   {"arn:aws:iam::123456789012:role/shop-worker", "arn:aws:iam::123456789012:role/shop-control"},
+		"kms:EncryptionContext:aws:logs:arn": {"arn:aws:logs:eu-west-1:123456789012:log-group:/shop/work*", "arn:aws:logs:eu-west-1:123456789012:log-group:/shop/control"},
+	}}
+	m.key = []statement{key}
 	m.worker = []statement{
 		allow([]string{"dynamodb:Query"}, testFleet, testSignal),
 		allow([]string{"dynamodb:Query"}, testFleet+"/index/*"),
@@ -179,6 +186,10 @@ func TestFaultsAreFound(t *testing.T) {
 		"a call less":               {func(_ *made, c *code) { delete(c.worker, need{"s3:ListBucket", "bucket"}) }, "the worker may do s3:ListBucket on bucket, which no call needs"},
 		"an exception that is none": {func(m *made, _ *code) { m.worker[0].Action = append(m.worker[0].Action, "dynamodb:CreateTable") }, "is an exception of the worker that is none"},
 		"an exception of the past":  {func(m *made, _ *code) { m.control = m.control[:3] }, "is an exception of the function that is none"},
+		"a log the key knows not":   {func(m *made, _ *code) { m.sealed[1] = "/shop/control2" }, "the log group /shop/control2 is encrypted with the master key, whose policy does not know it"},
+		"a role the key knows not":  {func(m *made, _ *code) { m.roles[0] = "shop-workers" }, "the role shop-workers may not use the master key"},
+		"a role more":               {func(m *made, _ *code) { m.roles = append(m.roles, "shop-worker") }, "there are the roles"},
+		"a key for nobody":          {func(m *made, _ *code) { m.key[0].Effect = "Deny" }, "the role shop-control may not use the master key"},
 		"keysets of sessions":       {func(m *made, _ *code) { delete(m.control[1].Condition["StringEquals"], contextPartition) }, "the function may unwrap keysets of [], not of FLEET alone"},
 		"any use of the key":        {func(m *made, _ *code) { delete(m.worker[4].Condition["StringEquals"], contextPurpose) }, "the worker may use the key for []"},
 		"a use of the key more":     {func(_ *made, c *code) { c.purposes = []string{"check", "export", "keyset"} }, "the worker may use the key for [check keyset], not for [check export keyset]"},

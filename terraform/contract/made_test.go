@@ -28,6 +28,9 @@ type made struct {
 	// worker and control are what the roles of workers and of the function allow.
 	worker, control []statement
 	logs            map[string]int // days that a log group keeps, by its name
+	sealed          []string       // log groups that are encrypted with the master key
+	roles           []string       // names of the roles of workers and function
+	key             []statement    // of the master key's policy
 	pattern         string         // of the rule for stopped tasks
 	payload         string         // format of requests
 }
@@ -168,10 +171,31 @@ func read(from string, root module) (made, error) {
 		case "aws_cloudwatch_log_group":
 			var g struct {
 				Name string
-				Days int `json:"retention_in_days"`
+				Days int    `json:"retention_in_days"`
+				Key  string `json:"kms_key_id"`
 			}
 			into(r, &g)
 			m.logs[g.Name] = g.Days
+			if g.Key != "" {
+				m.sealed = append(m.sealed, g.Name)
+			}
+		case "aws_iam_role":
+			if r.Name != "execution" {
+				var i struct{ Name string }
+				into(r, &i)
+				m.roles = append(m.roles, i.Name)
+			}
+		case "aws_kms_key":
+			if !strings.HasPrefix(r.Address, "module.state.") {
+				continue
+			}
+			var k struct{ Policy string }
+			into(r, &k)
+			var doc struct{ Statement []statement }
+			if err := json.Unmarshal([]byte(k.Policy), &doc); err != nil {
+				return m, fmt.Errorf("%s: %s: %w", from, r.Address, err)
+			}
+			m.key = doc.Statement
 		case "aws_cloudwatch_event_rule":
 			if r.Name == "stopped" {
 				var e struct {

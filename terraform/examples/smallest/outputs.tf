@@ -13,6 +13,15 @@ output "state_environment" {
   value       = join("\n", concat(["export AWS_REGION=${var.region}"], [for k, v in module.state.settings : "export ${k}=${v}"]))
 }
 
+output "runbook_environment" {
+  description = "For your shell: the names that the commands in the runbooks go by."
+  value = join("\n", [
+    "export AWS_REGION=${var.region} FLEET=${var.name} TABLES=${module.state.name}",
+    "export CLUSTER=${module.worker.cluster_name} SERVICE=${module.worker.service_name} LOG_GROUP=${module.worker.log_group_name}",
+    "export FUNCTION=${module.control.function_name} DEAD_LETTERS=${module.control.dead_letter_queue_url}",
+  ])
+}
+
 output "commands" {
   description = "What one wants to type in the night."
   value = {

@@ -24,8 +24,9 @@ locals {
   )
 }
 
+# Where Lambda writes by itself, and where one looks.
 resource "aws_cloudwatch_log_group" "function" {
-  name              = "/holdfast/${var.name}/control"
+  name              = "/aws/lambda/${var.name}-control"
   retention_in_days = var.log_retention_days
   kms_key_id        = var.state.key_arn
   tags              = local.tags

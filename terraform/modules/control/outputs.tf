@@ -47,3 +47,8 @@ output "dead_letter_queue_arn" {
   description = "ARN of the queue of events that failed."
   value       = aws_sqs_queue.failed.arn
 }
+
+output "dead_letter_queue_url" {
+  description = "URL of the queue of events that failed."
+  value       = aws_sqs_queue.failed.url
+}

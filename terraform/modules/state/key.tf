@@ -49,7 +49,8 @@ resource "aws_kms_key" "master" {
         Resource  = "*"
         Condition = {
           ArnLike = {
-            "kms:EncryptionContext:aws:logs:arn" = "arn:${data.aws_partition.current.partition}:logs:${local.region}:${local.account}:log-group:/holdfast/${var.name}/*"
+            "kms:EncryptionContext:aws:logs:arn" = [for group in ["/holdfast/${var.name}/*", "/aws/lambda/${var.name}-control"] :
+            "arn:${data.aws_partition.current.partition}:logs:${local.region}:${local.account}:log-group:${group}"]
           }
         }
       },

@@ -53,6 +53,10 @@ run "made" {
     error_message = "the command line would ask other tables"
   }
   assert {
+    condition     = strcontains(output.runbook_environment, "export CLUSTER=holdfast SERVICE=holdfast-worker LOG_GROUP=/holdfast/holdfast/worker") && strcontains(output.runbook_environment, "FUNCTION=holdfast-control DEAD_LETTERS=")
+    error_message = "the runbooks would look elsewhere"
+  }
+  assert {
     condition     = strcontains(output.commands.doctor, "assignPublicIp=ENABLED") && strcontains(output.commands.doctor, "--cluster holdfast ")
     error_message = "doctor must run where the workers do"
   }
