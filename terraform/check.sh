@@ -12,6 +12,10 @@
 #
 # Everything happens in a copy; nothing is left here.
 set -euo pipefail
+
+# Folders are the caller's, who may be elsewhere.
+standin=${HOLDFAST_TERRAFORM_PROVIDER_DIR:+$(cd "$HOLDFAST_TERRAFORM_PROVIDER_DIR" && pwd)}
+into=${2:+$(cd "$2" && pwd)}
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 if ! command -v terraform >/dev/null; then
@@ -32,9 +36,7 @@ quietly() {
 	fi
 }
 
-standin=
-if [[ -n ${HOLDFAST_TERRAFORM_PROVIDER_DIR:-} ]]; then
-	standin=$(cd "$HOLDFAST_TERRAFORM_PROVIDER_DIR" && pwd)
+if [[ -n $standin ]]; then
 	if [[ ! -x $standin/terraform-provider-aws ]]; then
 		mkdir "$work/provider"
 		(cd "$standin" && quietly go build -o "$work/provider/terraform-provider-aws" .)
@@ -108,7 +110,7 @@ check() {
 
 case "${1:-}" in
 "") check ;;
-states) states "$(cd "${2:?names the folder for the states}" && pwd)" ;;
+states) states "${into:?terraform/check.sh: states: wants the folder to write to}" ;;
 *)
 	echo "terraform/check.sh: $1: is no command; use none, or states DIR" >&2
 	exit 2
