@@ -109,7 +109,8 @@ resource "aws_ecs_task_definition" "worker" {
     # start again that was done, as a command of run-task is.
     restartPolicy = { enabled = true, ignoredExitCodes = [0], restartAttemptPeriod = 60 }
 
-    # A log that cannot be written must not stop a worker.
+    # A session has one socket or two, and Fargate allows 65,535 open files: no limit
+    # is raised. A log that cannot be written must not stop a worker.
     logConfiguration = {
       logDriver = "awslogs"
       options = {
