@@ -32,6 +32,6 @@ for archive in "${archives[@]}"; do
 done
 # The docker format, because that of OCI has no health check.
 for tag in "$@"; do
-	buildah manifest push --all --quiet --format v2s2 --digestfile dist/image/digest "${flags[@]}" "$list" "docker://$repository:$tag"
+	buildah manifest push --all --quiet --format v2s2 --digestfile dist/image/digest ${flags[@]+"${flags[@]}"} "$list" "docker://$repository:$tag"
 done
 printf '%s@%s %s\n' "$repository" "$(<dist/image/digest)" "$*"
