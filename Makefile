@@ -41,7 +41,7 @@ throttle: build ## have the tables of such a fleet refuse everything for a minut
 
 # What is released. The same commit and Go make the same bytes, in any folder:
 # nothing of the machine, the clone or the time gets into them.
-COMMIT  := $(shell git describe --always --exclude '*' --dirty --abbrev=40 2>/dev/null)
+COMMIT  := $(or $(shell git describe --always --exclude '*' --dirty --abbrev=40 2>/dev/null),unknown)
 RELEASE := CGO_ENABLED=0 GOFLAGS=-buildvcs=false GOEXPERIMENT= GOAMD64=v1 GOARM64=v8.0 $(GO) build -trimpath \
 	-ldflags '-s -w -buildid= $(LDFLAGS) -X main.commit=$(COMMIT)'
 PLATFORMS ?= linux/amd64 linux/arm64 darwin/amd64 darwin/arm64

@@ -51,8 +51,8 @@ for arch in $ARCHES; do
 		--file infra/image/Containerfile --tag "$IMAGE")
 	# The docker format, because that of OCI has no health check.
 	format=(--isolation chroot --format docker)
-	if [[ ${builder##*/} == docker ]]; then format=(); fi
-	"$builder" build --quiet "${format[@]}" "${args[@]}" "$context" >/dev/null
+	if [[ ${builder##*/} == docker ]]; then format=(); fi # an empty one is an error to the bash of macOS
+	"$builder" build --quiet ${format[@]+"${format[@]}"} "${args[@]}" "$context" >/dev/null
 	if [[ ${builder##*/} == buildah ]]; then
 		"$builder" push --quiet "$IMAGE" "docker-archive:$archive:$IMAGE"
 	else

@@ -31,7 +31,12 @@ for archive in "${archives[@]}"; do
 	buildah manifest add --os linux --arch "${arch%.tar}" "$list" "docker-archive:$archive" >/dev/null
 done
 # The docker format, because that of OCI has no health check.
+digest=dist/image/digest
 for tag in "$@"; do
-	buildah manifest push --all --quiet --format v2s2 --digestfile dist/image/digest "${flags[@]}" "$list" "docker://$repository:$tag"
+	rm -f "$digest"
+	buildah manifest push --all --quiet --format v2s2 --digestfile "$digest" ${flags[@]+"${flags[@]}"} "$list" "docker://$repository:$tag"
+	# Some releases of buildah take a registry without TLS for a success.
+	[[ -f $digest && $(<"$digest") == sha256:* ]] ||
+		fail "$repository:$tag: buildah pushed nothing; is it a registry with TLS? PUSH_FLAGS=--tls-verify=false is for one without, on this machine"
 done
-printf '%s@%s %s\n' "$repository" "$(<dist/image/digest)" "$*"
+printf '%s@%s %s\n' "$repository" "$(<"$digest")" "$*"
