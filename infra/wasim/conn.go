@@ -44,6 +44,7 @@ type conn struct {
 	ended   bool // a final stanza was sent; nothing counts any more
 	modes   []*fault
 	timers  []*time.Timer
+	copies  map[string]int // acknowledgements that may come again, by what they name
 }
 
 // frame is one thing to write.

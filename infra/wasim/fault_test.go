@@ -180,6 +180,26 @@ func TestStatesOfASocket(t *testing.T) {
 	}
 }
 
+// A client that is slow to acknowledge gets copies, and acknowledges each.
+func TestCopiesAreAcknowledgedEach(t *testing.T) {
+	s := start(t, wasim.Options{Redeliver: 20 * time.Millisecond})
+	b, d := online(t, s, own)
+	c := s.Contact(other)
+	must(s.Inject(wasim.Fault{Kind: wasim.Delay, DelayMS: 200, Device: own, Now: true}))
+	b.say(t, c.PN(), "whose receipt comes late, and often")
+	if err := d.WaitDrained(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // what was on its way has come
+		if ok, _ := b.DangerousInternals().SendKeepAlive(within(t)); !ok {
+			t.Fatal("no pong")
+		}
+	}
+	for _, a := range s.Truth(own).Anomalies {
+		t.Errorf("%+v", a)
+	}
+}
+
 func TestConnectFaults(t *testing.T) {
 	s := start(t, wasim.Options{})
 	dev := memstore.New()

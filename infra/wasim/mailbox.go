@@ -20,6 +20,8 @@ type item struct {
 	node waBinary.Node
 	rec  *Incoming // of messages
 	sent time.Time // last delivery on a live socket, zero if never
+	on   *conn     // that socket
+	n    int       // how often it was delivered there
 }
 
 // keyOf is what an acknowledgement names: class, id and, but for messages,
@@ -43,7 +45,8 @@ func (d *Device) post(it *item) {
 	}
 	key := keyOf(it.node.Tag, text(&it.node, "id"), text(&it.node, "type"), jidOf(&it.node, "from"), jidOf(&it.node, "participant"))
 	if old := d.box.byKey[key]; old != nil {
-		d.box.order.Remove(old)
+		was := d.box.order.Remove(old).(*item)
+		it.on, it.n = was.on, was.n // each copy may be acknowledged
 	}
 	if d.box.byKey == nil {
 		d.box.byKey = map[string]*list.Element{}
@@ -66,6 +69,10 @@ func (d *Device) deliver(it *item, offline bool) {
 	}
 	c.send(n)
 	it.sent = time.Now()
+	if it.on != c {
+		it.on, it.n = c, 0
+	}
+	it.n++
 	if it.rec != nil {
 		it.rec.Deliveries++
 		if it.rec.Delivered == nil {
@@ -84,7 +91,20 @@ func (d *Device) take(key string) *item {
 	delete(d.box.byKey, key)
 	d.box.order.Remove(e)
 	d.s.notify()
-	return e.Value.(*item)
+	it := e.Value.(*item)
+	if it.n > 1 {
+		it.on.owed(key, it.n-1)
+	}
+	return it
+}
+
+// owed notes that a socket may acknowledge a stanza so many times more, because it
+// got as many copies. The lock is held.
+func (c *conn) owed(key string, n int) {
+	if c.copies == nil {
+		c.copies = map[string]int{}
+	}
+	c.copies[key] += n
 }
 
 // redeliverLoop sends again what a live socket has not acknowledged in time.
@@ -123,10 +143,17 @@ func (c *conn) onAck(n *waBinary.Node) {
 		return
 	}
 	class, id := text(n, "class"), text(n, "id")
-	it := d.take(keyOf(class, id, text(n, "type"), jidOf(n, "to"), jidOf(n, "participant")))
+	key := keyOf(class, id, text(n, "type"), jidOf(n, "to"), jidOf(n, "participant"))
+	it := d.take(key)
 	if it == nil {
 		if rec := s.incoming(d, id); class == "message" && rec != nil {
 			rec.Again++
+			return
+		}
+		if c.copies[key] > 0 {
+			if c.copies[key]--; c.copies[key] == 0 {
+				delete(c.copies, key)
+			}
 			return
 		}
 		if class != "notification" { // those of faults and of Send are not kept
