@@ -32,6 +32,13 @@ fleet: build ## three workers over stand-ins for AWS, to watch; ARGS=--tour show
 chaos: build ## break such a fleet and prove that nothing is lost; ARGS='-minutes 5 -seed 42'
 	cd infra/standin && $(GO) run ./cmd/chaos -binary $(CURDIR)/$(BIN) $(ARGS)
 
+.PHONY: upgrade throttle
+upgrade: build ## upgrade such a fleet from the oldest release that may be, roll it back, and forward again, under traffic
+	cd infra/standin && $(GO) run ./cmd/upgrade -binary $(CURDIR)/$(BIN) $(ARGS)
+
+throttle: build ## have the tables of such a fleet refuse everything for a minute
+	cd infra/standin && $(GO) run ./cmd/throttle -binary $(CURDIR)/$(BIN) $(ARGS)
+
 # For the runtime provided.al2023. The same source and Go make the same bytes.
 lambda: ## dist/lambda-arm64.zip and dist/lambda-amd64.zip: the admin side as a Lambda function
 	@set -e; for arch in arm64 amd64; do \

@@ -3,6 +3,7 @@ package standin
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -28,12 +29,15 @@ const (
 	// LoseReplies: requests arrive and are carried out, and no answer comes back:
 	// the caller cannot know whether its commit happened.
 	LoseReplies FaultKind = "lose_replies"
+	// Throttle: every request is answered at once, and refused because there are too
+	// many, in each of the ways in which DynamoDB says so. Of DynamoDB only.
+	Throttle FaultKind = "throttle"
 	// Late: each piece of an answer comes DelayMS later, give or take JitterMS.
 	Late FaultKind = "late"
 )
 
 // FaultKinds are all of them.
-var FaultKinds = []FaultKind{Refuse, Hole, LoseRequests, LoseReplies, Late}
+var FaultKinds = []FaultKind{Refuse, Hole, LoseRequests, LoseReplies, Throttle, Late}
 
 // Fault is a state of a line. The zero value is a good line.
 type Fault struct {
@@ -53,14 +57,16 @@ type line struct {
 	name     string
 	address  string // host:port, the same for as long as the line is there
 	upstream string
+	service  Service
 
-	mu    sync.Mutex
-	proxy *toxiproxy.Proxy // nil: refused
-	fault Fault
+	mu       sync.Mutex
+	proxy    *toxiproxy.Proxy // nil: refused or throttled
+	throttle *throttler       // in its place
+	fault    Fault
 }
 
-func openLine(name, upstream string) (*line, error) {
-	l := &line{name: name, address: "127.0.0.1:0", upstream: upstream}
+func openLine(name string, service Service, upstream string) (*line, error) {
+	l := &line{name: name, address: "127.0.0.1:0", upstream: upstream, service: service}
 	if err := l.start(); err != nil {
 		return nil, err
 	}
@@ -83,6 +89,10 @@ func (l *line) stop() {
 	if l.proxy != nil {
 		l.proxy.Stop()
 		l.proxy = nil
+	}
+	if l.throttle != nil {
+		l.throttle.stop()
+		l.throttle = nil
 	}
 }
 
@@ -120,7 +130,7 @@ func (f Fault) toxics() ([]toxic, error) {
 		return nil, fmt.Errorf("fault %q: has no delay; only late has", f.Kind)
 	}
 	switch f.Kind {
-	case Refuse:
+	case Refuse, Throttle:
 		return nil, nil
 	case Hole:
 		return []toxic{swallow("upstream"), swallow("downstream")}, nil
@@ -143,8 +153,16 @@ func (l *line) fail(f Fault) error {
 	if err := l.mend(); err != nil {
 		return err
 	}
-	if f.Kind == Refuse {
+	if f.Kind == Throttle && l.service != DynamoDB {
+		return fmt.Errorf("fault throttle: is of %s only; for %s use refuse or late", DynamoDB, l.service)
+	}
+	if f.Kind == Refuse || f.Kind == Throttle {
 		l.stop()
+	}
+	if f.Kind == Throttle {
+		if l.throttle, err = startThrottler(l.address); err != nil {
+			return fmt.Errorf("%s: its port cannot be opened to throttle: %w", l.name, errors.Join(err, l.start()))
+		}
 	}
 	for _, t := range toxics {
 		b, err := json.Marshal(t)

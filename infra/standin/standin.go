@@ -134,7 +134,7 @@ func (s *Standin) open(name string, upstream map[Service]string) error {
 	mine := map[Service]*line{}
 	s.lines[name], s.names = mine, append(s.names, name)
 	for _, service := range Services {
-		l, err := openLine(name+" to "+string(service), upstream[service])
+		l, err := openLine(name+" to "+string(service), service, upstream[service])
 		if err != nil {
 			return fmt.Errorf("line %s to %s: %w", name, service, err)
 		}

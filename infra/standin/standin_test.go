@@ -140,7 +140,7 @@ func TestLines(t *testing.T) {
 	if err := ping(c); err != nil {
 		t.Fatal(err)
 	}
-	for i, f := range []Fault{{Kind: Refuse}, {Kind: Hole}, {Kind: LoseRequests}, {Kind: LoseReplies}} {
+	for i, f := range []Fault{{Kind: Refuse}, {Kind: Hole}, {Kind: LoseRequests}, {Kind: LoseReplies}, {Kind: Throttle}} {
 		if err := s.Break("w1", DynamoDB, f); err != nil {
 			t.Fatal(err)
 		}
@@ -230,7 +230,7 @@ func control(t *testing.T, s *Standin) {
 		t.Errorf("broken: %v", got)
 	}
 	for body, path := range map[string]string{`{"kind":"hole"}`: "/lines/w9/s3", `{"kind":"none"}`: "/lines/w1/s3", `{"kind":"late"}`: "/lines/w1/s3",
-		`{"kind":"hole","delayMs":5}`: "/lines/w1/s3", `{"what":1}`: "/lines/w1/s3", `{"kind":"refuse"}`: "/lines/w1/sqs"} {
+		`{"kind":"hole","delayMs":5}`: "/lines/w1/s3", `{"what":1}`: "/lines/w1/s3", `{"kind":"refuse"}`: "/lines/w1/sqs", `{"kind":"throttle"}`: "/lines/w1/kms"} {
 		ask("PUT", path, body, 400)
 	}
 	ask("DELETE", "/lines", "", 200)

@@ -29,6 +29,10 @@ const (
 	RuleAnomaly  = "anomaly"          // what a right client does not do
 	RuleLeak     = "leak"             // in the clear where it ought to be sealed
 	RuleRestless = "restless"         // something still waited at the end
+	RuleParked   = "parked"           // a session waited for a person
+	RuleEarly    = "early-ack"        // a message acknowledged while nothing could be stored
+	RuleCut      = "cut"              // a socket that closed over what was to be sat out
+	RuleRelease  = "release"          // what one release wrote and another could not read
 )
 
 // thawed is how long a process that was frozen may take to notice, on a machine
@@ -51,6 +55,12 @@ func Check(h History) []Finding {
 	c.pairings()
 	c.rest()
 	c.exits()
+	c.parked()
+	c.acknowledged()
+	c.steady()
+	for _, what := range h.Unreadable {
+		c.find(RuleRelease, "%s", what)
+	}
 	for _, l := range h.Leaks {
 		c.find(RuleLeak, "%s holds %s", l.Where, l.What)
 	}

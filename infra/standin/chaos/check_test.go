@@ -55,7 +55,7 @@ func clean() History {
 		id, text := fmt.Sprintf("IN%d", i), fmt.Sprintf("in %d", i)
 		h.Wrote = append(h.Wrote, Wrote{id, "shop", text, at(float64(i))})
 		h.Truth.Incoming = append(h.Truth.Incoming, wasim.Incoming{ID: id, Device: device, Queued: at(float64(i)), Acked: moment(float64(i) + 1), By: "receipt"})
-		h.Arrivals = append(h.Arrivals, Arrival{at(float64(i) + 2), fmt.Sprintf("EV%d", i), "message.received", "shop", uint64(1 + i/2), uint64(i + 1), id, text})
+		h.Arrivals = append(h.Arrivals, Arrival{at(float64(i) + 2), fmt.Sprintf("EV%d", i), "message.received", "shop", uint64(1 + i/2), uint64(i + 1), id, text, "", ""})
 		out := fmt.Sprintf("out %d", i)
 		h.Sent = append(h.Sent, Sent{"shop", "4916660001", out, fmt.Sprintf("ob%d", i), "3EB" + id, "delivered", ""})
 		h.Read = append(h.Read, Read{"4916660001", device, "3EB" + id, out})
@@ -130,6 +130,14 @@ func TestDoctoredHistories(t *testing.T) {
 		"a worker that ended by itself":           {RuleExit, func(h *History) { h.Runs[2].How = crew.ByItself }},
 		"a worker that ended badly":               {RuleExit, func(h *History) { h.Runs[2].Error = "exit status 1" }},
 		"something in the clear":                  {RuleLeak, func(h *History) { h.Leaks = []Leak{{"table holdfast-fleet", "a phone number"}} }},
+		"a session that waits for a person": {RuleParked, func(h *History) {
+			h.Arrivals = append(h.Arrivals, Arrival{At: at(40), Event: "EV4", Type: stateEvent, Session: "shop", Epoch: 2, Seq: 5, State: "error", Cause: "stale_credentials"})
+		}},
+		"an acknowledgement of what cannot be stored": {RuleEarly, func(h *History) {
+			h.Lines[0].Kind, h.Truth.Incoming[3].Acked, h.Truth.Incoming[3].Socket = standin.Throttle, moment(42.05), 3
+		}},
+		"a socket that was to live":                       {RuleCut, func(h *History) { h.Steady = []crew.Span{{From: at(40), To: at(43)}} }},
+		"a record of another release that cannot be read": {RuleRelease, func(h *History) { h.Unreadable = []string{"shop"} }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := clean()
@@ -158,6 +166,12 @@ func TestExcused(t *testing.T) {
 			h.Lines[0].Span.To = at(41.5)
 			h.Truth.Sockets[2].Closed = moment(46)
 		},
+		"an acknowledgement that was on its way": func(h *History) { h.Truth.Incoming[3].Acked, h.Truth.Incoming[3].Socket = moment(41.5), 3 },
+		"one of another worker":                  func(h *History) { h.Truth.Incoming[3].Acked, h.Truth.Incoming[3].Socket = moment(49), 4 },
+		"a state before it began": func(h *History) {
+			h.Arrivals = append([]Arrival{{At: at(-1), Event: "EV-", Type: stateEvent, Session: "other", Seq: 1, State: "unpaired"}}, h.Arrivals...)
+		},
+		"a socket that closes after what was to be sat out": func(h *History) { h.Steady = []crew.Span{{From: at(30), To: at(41)}} },
 	} {
 		h := clean()
 		doctor(&h)

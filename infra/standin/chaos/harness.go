@@ -42,6 +42,7 @@ const (
 	pairAtOnce = 6
 	patience   = 3 * time.Minute // until nothing waits any more, after the sessions are online
 	apiKey     = "of-the-chaos-harness"
+	deployment = "HOLDFAST_DEPLOYMENT"
 )
 
 // harness is what a run is made of.
@@ -57,12 +58,26 @@ type harness struct {
 	devices  []*wasim.Device
 	traffic  *traffic
 
+	// spares are workers beside those of the options; idle are those of all that do
+	// not run for now, as they are meant to.
+	spares []string
+	idle   map[string]bool
+
 	mu    sync.Mutex
 	lines []LineFault
 	done  []string // steps, as they were done
 	count map[What]int
 	busy  map[string]bool
 	rev   int
+}
+
+// script is what is done to a fleet whose sessions are paired, with messages on
+// their way.
+type script struct {
+	spares []string
+	do     func(context.Context, *harness) error
+	// look adds to the history what is seen once all have ended; nil: nothing.
+	look func(context.Context, *harness, *History) error
 }
 
 func accountNumber(i int) string { return fmt.Sprintf("49155501%04d", i) }
@@ -74,7 +89,17 @@ func (h *harness) contacts() int { return max(4, h.o.Sessions/5) }
 // Run breaks a fleet as the options say and reports what came of it. The error
 // is about the harness; what the fleet did wrong stands in the report.
 func Run(ctx context.Context, o Options) (r Report, err error) {
-	h := &harness{o: o, began: time.Now(), relays: map[string]*relay{}, count: map[What]int{}, busy: map[string]bool{}}
+	return play(ctx, o, script{do: func(ctx context.Context, h *harness) error {
+		return h.carryOut(ctx, MakePlan(o.Seed, o.Length, h.workers(), o.Timing))
+	}})
+}
+
+// play does to a fleet what a script says.
+func play(ctx context.Context, o Options, s script) (r Report, err error) {
+	h := &harness{o: o, began: time.Now(), relays: map[string]*relay{}, count: map[What]int{}, busy: map[string]bool{}, spares: s.spares, idle: map[string]bool{}}
+	for _, name := range s.spares {
+		h.idle[name] = true
+	}
 	defer func() { err = errors.Join(err, h.close()) }()
 	if err := h.start(ctx); err != nil {
 		return r, err
@@ -85,8 +110,8 @@ func Run(ctx context.Context, o Options) (r Report, err error) {
 	paired := time.Now()
 	t := h.startTraffic(ctx)
 	h.traffic = t
-	broken := h.carryOut(ctx, MakePlan(o.Seed, o.Length, h.workers(), o.Timing))
 	history := History{Timing: o.Timing, Began: paired, Bound: o.Bound, Sessions: h.accounts}
+	broken := s.do(ctx, h)
 	if err := errors.Join(broken, h.mend(ctx), t.end(), ctx.Err()); err != nil {
 		return r, err
 	}
@@ -94,6 +119,11 @@ func Run(ctx context.Context, o Options) (r Report, err error) {
 	h.rest(ctx, t, &history)
 	if err := h.gather(ctx, t, &history); err != nil {
 		return r, err
+	}
+	if s.look != nil {
+		if err := s.look(ctx, h, &history); err != nil {
+			return r, err
+		}
 	}
 	return h.report(history), nil
 }
@@ -106,9 +136,11 @@ func (h *harness) workers() []string {
 	return names
 }
 
+func (h *harness) everybody() []string { return append(h.workers(), h.spares...) }
+
 // start brings up the stand-ins, the service, the receiver and the crew.
 func (h *harness) start(ctx context.Context) (err error) {
-	if h.stand, err = standin.Start(ctx, standin.Options{Dir: filepath.Join(h.o.Dir, "aws"), Lines: append(h.workers(), crew.Admin)}); err != nil {
+	if h.stand, err = standin.Start(ctx, standin.Options{Dir: filepath.Join(h.o.Dir, "aws"), Lines: append(h.everybody(), crew.Admin)}); err != nil {
 		return err
 	}
 	if h.sim, err = wasim.New(wasim.Options{Control: "off"}); err == nil {
@@ -121,7 +153,7 @@ func (h *harness) start(ctx context.Context) (err error) {
 		return err
 	}
 	own := map[string]map[string]string{}
-	for _, name := range append(h.workers(), crew.Admin) {
+	for _, name := range append(h.everybody(), crew.Admin) {
 		if own[name], err = h.stand.Environment(name); err != nil {
 			return err
 		}
@@ -139,9 +171,9 @@ func (h *harness) start(ctx context.Context) (err error) {
 		return err
 	}
 	t := h.o.Timing
-	h.crew, err = crew.New(crew.Config{Binary: h.o.Binary, Dir: logs, Workers: h.workers(), Own: own, Key: apiKey, Settings: map[string]string{
+	h.crew, err = crew.New(crew.Config{Binary: h.o.Binary, Dir: logs, Workers: h.workers(), Spares: h.spares, Own: own, Key: apiKey, Settings: map[string]string{
 		"HOLDFAST_WEBHOOK_URL": h.sink.url, "HOLDFAST_HEARTBEAT": t.Heartbeat.String(), "HOLDFAST_TRUST": t.Trust.String(),
-		"HOLDFAST_TAKEOVER": t.Takeover.String(), "HOLDFAST_POLL": t.Poll.String(), "HOLDFAST_DEPLOYMENT": "rev-0",
+		"HOLDFAST_TAKEOVER": t.Takeover.String(), "HOLDFAST_POLL": t.Poll.String(), deployment: "rev-0",
 	}})
 	if err != nil {
 		return err

@@ -44,6 +44,12 @@ type History struct {
 	Unread   []Unread
 	Final    []crew.Session
 	Leaks    []Leak
+
+	// Steady are times in which whatever was wrong was to be sat out: no socket
+	// closes.
+	Steady []crew.Span
+	// Unreadable is what a release could not read of what another one wrote.
+	Unreadable []string
 }
 
 // Account is a session and the account that it is paired with.
@@ -87,6 +93,8 @@ type Arrival struct {
 	Seq     uint64
 	Message string // of a received message: its id
 	Text    string
+	State   string // of an event that tells of a session's state
+	Cause   string
 }
 
 // Sent is a text that the API has accepted.

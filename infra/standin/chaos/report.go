@@ -128,7 +128,10 @@ func (r Report) Write(w io.Writer) {
 			steps = append(steps, fmt.Sprintf("%d %s", n, x.what))
 		}
 	}
-	fmt.Fprintf(w, "\nseed %d: %.0f s of faults: %s\n", r.Seed, h.Healed.Sub(h.Began).Seconds(), strings.Join(steps, ", "))
+	if steps == nil {
+		steps = []string{"nothing was broken"}
+	}
+	fmt.Fprintf(w, "\nseed %d: %.0f s: %s\n", r.Seed, h.Healed.Sub(h.Began).Seconds(), strings.Join(steps, ", "))
 	fmt.Fprintf(w, "runs of workers: %d; kill -9 %d, SIGTERM %d, frozen %d times, lines broken %d times\n", len(h.Runs)-1, kills, stops, freezes, len(h.Lines))
 	read := 0
 	for _, m := range h.Read {

@@ -23,6 +23,9 @@ type sink struct {
 	bad      int             // requests that were no event
 }
 
+// stateEvent is the type of event that says what a session is now.
+const stateEvent = "session.state"
+
 // envelope is what is read of an event.
 type envelope struct {
 	ID      string `json:"id"`
@@ -34,6 +37,8 @@ type envelope struct {
 		ID     string `json:"id"`
 		Text   string `json:"text"`
 		FromMe bool   `json:"fromMe"`
+		State  string `json:"state"`
+		Cause  string `json:"cause"`
 	} `json:"data"`
 }
 
@@ -70,6 +75,9 @@ func (s *sink) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if e.Type == "message.received" && !e.Data.FromMe {
 		a.Message, a.Text = e.Data.ID, e.Data.Text
 		s.messages[a.Session+" "+a.Message] = true
+	}
+	if e.Type == stateEvent {
+		a.State, a.Cause = e.Data.State, e.Data.Cause
 	}
 	s.arrivals = append(s.arrivals, a)
 }

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -157,8 +155,7 @@ func (h *harness) do(ctx context.Context, s Step) error {
 		h.mu.Unlock()
 		for _, name := range h.workers() {
 			p := h.process(name)
-			p.Env = append(slices.DeleteFunc(slices.Clone(p.Env), func(e string) bool { return strings.HasPrefix(e, "HOLDFAST_DEPLOYMENT=") }),
-				"HOLDFAST_DEPLOYMENT="+revision)
+			p.Set(deployment, revision)
 			if err := h.restart(ctx, p, 0); err != nil {
 				return err
 			}
@@ -252,10 +249,14 @@ func (h *harness) part(ctx context.Context, workers []string, s Step) error {
 }
 
 // mend makes everything good again: lines, receiver, frozen and dead workers.
+// Those whom a release has replaced stay down.
 func (h *harness) mend(ctx context.Context) error {
 	h.sink.deaf.Store(false)
 	err := h.stand.HealAll()
 	for _, p := range h.crew.Workers {
+		if h.idle[p.Name] {
+			continue
+		}
 		switch {
 		case p.Running():
 			if thawed := p.Thaw(); thawed != nil && !errors.Is(thawed, crew.ErrDown) {

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -21,6 +22,8 @@ type Config struct {
 	Binary  string // of holdfast
 	Dir     string // for logs and each process's data folder
 	Workers []string
+	// Spares are workers that Start leaves alone, as a platform's next tasks.
+	Spares []string
 	// Settings are common to all processes, as environment.
 	Settings map[string]string
 	// Own are those of one process, by its name; "admin" is the API's.
@@ -30,7 +33,7 @@ type Config struct {
 
 // Crew is some workers and the admin API.
 type Crew struct {
-	Workers []*Process
+	Workers []*Process // then the spares
 	Admin   *Process
 	API     *API
 
@@ -51,7 +54,7 @@ func New(c Config) (*Crew, error) {
 		return nil, err
 	}
 	w := &Crew{cfg: c, guard: guard, byName: map[string]*Process{}, health: map[string]string{}}
-	for _, name := range c.Workers {
+	for _, name := range slices.Concat(c.Workers, c.Spares) {
 		p, err := w.Add(name, "worker")
 		if err != nil {
 			return nil, errors.Join(err, w.Close())
@@ -109,9 +112,10 @@ func Environ(settings map[string]string) []string {
 	return env
 }
 
-// Start starts the API and all workers and waits until they answer.
+// Start starts the API and all workers but the spares, and waits until they
+// answer.
 func (w *Crew) Start(ctx context.Context) error {
-	for _, p := range append([]*Process{w.Admin}, w.Workers...) {
+	for _, p := range append([]*Process{w.Admin}, w.Workers[:len(w.cfg.Workers)]...) {
 		if err := p.Start(); err != nil {
 			return err
 		}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -161,6 +162,11 @@ func (p *Process) Thaw() error {
 		}
 	})
 	return err
+}
+
+// Set gives a setting another value, from the next run on.
+func (p *Process) Set(name, value string) {
+	p.Env = append(slices.DeleteFunc(slices.Clone(p.Env), func(e string) bool { return strings.HasPrefix(e, name+"=") }), name+"="+value)
 }
 
 // Running tells whether a run is under way, frozen or not.

@@ -7,14 +7,12 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"syscall"
 	"time"
 
@@ -55,6 +53,9 @@ func run(ctx context.Context, args []string, out, errs io.Writer) error {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
+	if err := chaos.Absolute(&o.Binary); err != nil {
+		return err
+	}
 	o.Length = time.Duration(*minutes * float64(time.Minute))
 	if o.Workers < 2 || o.Sessions < 1 || o.Length < 10*time.Second || flags.NArg() > 0 {
 		return errors.New("two workers, one session and 0.2 minutes are the least, and flags all that is taken")
@@ -69,39 +70,5 @@ func run(ctx context.Context, args []string, out, errs io.Writer) error {
 		}
 		return nil
 	}
-	temporary := o.Dir == ""
-	if temporary {
-		dir, err := os.MkdirTemp("", "holdfast-chaos-")
-		if err != nil {
-			return err
-		}
-		o.Dir = dir
-	}
-	o.Say = func(format string, args ...any) { fmt.Fprintf(out, format+"\n", args...) }
-	o.Say("seed %d; logs and data are in %s", o.Seed, o.Dir)
-	report, err := chaos.Run(ctx, o)
-	if err != nil {
-		return fmt.Errorf("seed %d: %w; logs are in %s", o.Seed, err, o.Dir)
-	}
-	report.Write(out)
-	if len(report.Findings) > 0 || !temporary {
-		if err := keep(filepath.Join(o.Dir, "history.json"), report); err != nil {
-			return err
-		}
-	}
-	if len(report.Findings) > 0 {
-		return fmt.Errorf("seed %d: %d findings; logs and the history are in %s", o.Seed, len(report.Findings), o.Dir)
-	}
-	if temporary {
-		return os.RemoveAll(o.Dir)
-	}
-	return nil
-}
-
-func keep(path string, report chaos.Report) error {
-	b, err := json.MarshalIndent(report, "", " ")
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(path, b, 0o600)
+	return chaos.Told(out, o, func(o chaos.Options) (chaos.Report, error) { return chaos.Run(ctx, o) })
 }

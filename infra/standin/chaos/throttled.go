@@ -1,0 +1,63 @@
+package chaos
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/holdfast-wa/holdfast/infra/standin"
+	"github.com/holdfast-wa/holdfast/infra/standin/crew"
+)
+
+// Throttled is how long the tables refuse everything: first for less than anybody
+// loses patience, then for far longer.
+type Throttled struct {
+	Brief time.Duration // less than a call of the store is repeated, which is 3 s
+	Long  time.Duration
+	Whole time.Duration // before, between and after
+}
+
+// RunThrottled has the tables refuse every request of everybody for its number,
+// twice, with messages on their way. The first time is sat out: no socket closes,
+// and acknowledgements are held back. The second time all sockets are closed when
+// the trust is over, and all sessions return when the tables answer.
+func RunThrottled(ctx context.Context, o Options, x Throttled) (Report, error) {
+	var steady crew.Span
+	s := script{do: func(ctx context.Context, h *harness) error {
+		sleep(ctx, x.Whole)
+		steady.From = time.Now()
+		if err := h.throttle(ctx, x.Brief); err != nil {
+			return err
+		}
+		sleep(ctx, x.Whole)
+		steady.To = time.Now()
+		if err := h.throttle(ctx, x.Long); err != nil {
+			return err
+		}
+		return ctx.Err()
+	}, look: func(_ context.Context, _ *harness, to *History) error {
+		to.Steady = append(to.Steady, steady)
+		return nil
+	}}
+	return play(ctx, o, s)
+}
+
+// throttle has the tables refuse everything for a while.
+func (h *harness) throttle(ctx context.Context, d time.Duration) error {
+	s := Step{What: Outage, Service: []standin.Service{standin.DynamoDB}, Fault: standin.Fault{Kind: standin.Throttle}, For: d}
+	h.say("the tables refuse every request, for %s; %d sockets", d, h.sockets())
+	h.count[s.What]++
+	if err := h.part(ctx, h.workers(), s); err != nil {
+		return fmt.Errorf("throttling: %w", err)
+	}
+	h.say("the tables answer again; %d sockets", h.sockets())
+	return nil
+}
+
+// sockets is how many there are of all workers.
+func (h *harness) sockets() (n int) {
+	for _, r := range h.relays {
+		n += r.live()
+	}
+	return n
+}
