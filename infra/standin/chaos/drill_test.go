@@ -62,7 +62,7 @@ func open(t *testing.T, sessions int) *drill {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v: %s", err, out)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	o := Defaults
 	o.Binary, o.Dir, o.Sessions, o.Workers = binary, dir, sessions, 2
 	o.Timing = Timing{Heartbeat: time.Second, Trust: 4 * time.Second, Takeover: 5 * time.Second, Poll: 500 * time.Millisecond}
