@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -43,12 +44,31 @@ func (a *app) keysCommand() *cobra.Command {
 		Long: "A master key wraps a keyset for each session and one for the fleet; a keyset's keys seal\n" +
 			"the records. To change the master key: set master-key to the new one and list the old\n" +
 			"one in master-key-old, restart the workers, run keys rewrap, and take the old one out\n" +
-			"of master-key-old when keys status names it no more.",
+			"of master-key-old when keys status names it no more. keys new makes one in a file.",
 		Args: group,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(a.keysStatusCommand(), a.keysRewrapCommand(), a.keysRotateCommand())
+	cmd.AddCommand(a.keysNewCommand(), a.keysStatusCommand(), a.keysRewrapCommand(), a.keysRotateCommand())
 	return cmd
+}
+
+func (a *app) keysNewCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "new FILE",
+		Short: "Make a new master key in a file of its own, to change to",
+		Args:  exactly("FILE"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			m, err := seal.CreateFile(args[0])
+			switch {
+			case errors.Is(err, fs.ErrExist):
+				return fmt.Errorf("keys: %s: is there already; name a file that is not", args[0])
+			case err != nil:
+				return fmt.Errorf("keys: %w; name a file in a folder of yours", err)
+			}
+			_, err = fmt.Fprintf(a.io.Out, "%s is made; set master-key to file:%s and master-key-old to the present one, and keep a copy of it apart from the data\n", m.ID(), args[0])
+			return err
+		},
+	}
 }
 
 func (a *app) keysStatusCommand() *cobra.Command {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -264,6 +265,28 @@ func TestANewKeyForEachKeyset(t *testing.T) {
 	o.close()
 	if r := drive(t, environ, "sessions", "verify"); r.code != exitDone || r.out != "ok    shop-1\nok    shop-2\n" {
 		t.Errorf("afterwards: exit code %d, %s%s", r.code, r.out, r.err)
+	}
+}
+
+// A new master key is made once, and never over another one.
+func TestANewMasterKeyInAFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "new.key")
+	r := drive(t, nil, "keys", "new", file)
+	if r.code != exitDone || !strings.HasPrefix(r.out, "file:") || !strings.Contains(r.out, "set master-key to file:"+file) {
+		t.Fatalf("exit code %d, %s%s", r.code, r.out, r.err)
+	}
+	m, err := seal.OpenFile(file)
+	if err != nil || !strings.HasPrefix(r.out, m.ID()+" is made") {
+		t.Errorf("it says %s, %v", r.out, err)
+	}
+	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info, err)
+	}
+	if r := drive(t, nil, "keys", "new", file); r.code != exitFailed || r.err != "holdfast: keys: "+file+": is there already; name a file that is not\n" {
+		t.Errorf("a second time: exit code %d, %s", r.code, r.err)
+	}
+	if r := drive(t, nil, "keys", "new", filepath.Join(file, "x")); r.code != exitFailed || strings.Count(r.err, "\n") != 1 {
+		t.Errorf("where none can be: exit code %d, %s", r.code, r.err)
 	}
 }
 
