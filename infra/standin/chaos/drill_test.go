@@ -10,13 +10,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
-	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
 	"github.com/holdfast-wa/holdfast/infra/standin"
 	"github.com/holdfast-wa/holdfast/infra/standin/crew"
@@ -34,6 +34,32 @@ var source = func() string {
 	}
 	return dir
 }()
+
+// program builds holdfast as make build does, once.
+var program = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "holdfast-drill-")
+	if err != nil {
+		return "", err
+	}
+	built = dir
+	binary := filepath.Join(dir, "holdfast")
+	build := exec.Command("go", "build", "-trimpath", "-o", binary, "./cmd/holdfast")
+	build.Dir, build.Env = source, append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("go build: %w: %s", err, out)
+	}
+	return binary, nil
+})
+
+var built string // its folder
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if built != "" {
+		_ = os.RemoveAll(built)
+	}
+	os.Exit(code)
+}
 
 // drill is a fleet of whole processes over the stand-ins, for what operators do
 // with it. It is a harness that judges nothing by itself.
@@ -56,11 +82,9 @@ func open(t *testing.T, sessions int) *drill {
 		t.Skip(err)
 	}
 	dir := t.TempDir()
-	binary := filepath.Join(dir, "holdfast")
-	build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-o", binary, "./cmd/holdfast") //nolint:gosec // the program that is tested
-	build.Dir, build.Env = source, append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v: %s", err, out)
+	binary, err := program()
+	if err != nil {
+		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	o := Defaults
@@ -93,7 +117,7 @@ func (d *drill) must(err error) {
 // run runs a command of holdfast to its end.
 func (d *drill) run(env map[string]string, args ...string) (out, errs string, err error) {
 	var o, e bytes.Buffer
-	cmd := exec.CommandContext(d.ctx, d.o.Binary, args...) //nolint:gosec // the program that is tested
+	cmd := exec.CommandContext(d.ctx, d.o.Binary, args...)
 	cmd.Env, cmd.Stdout, cmd.Stderr = crew.Environ(env), &o, &e
 	err = cmd.Run()
 	return o.String(), e.String(), err
@@ -215,7 +239,7 @@ func (d *drill) restore(prefix string) {
 			page, err := pages.NextPage(d.ctx)
 			d.must(err)
 			for _, item := range page.Items {
-				_, err := client.PutItem(d.ctx, &dynamodb.PutItemInput{TableName: &into[i].Name, Item: map[string]types.AttributeValue(item)})
+				_, err := client.PutItem(d.ctx, &dynamodb.PutItemInput{TableName: &into[i].Name, Item: item})
 				d.must(err)
 				items++
 			}
@@ -299,4 +323,71 @@ func (d *drill) pairAgain(a Account) *wasim.Device {
 			d.t.Fatalf("%s: shows no code: %v", a.Session, err)
 		}
 	}
+}
+
+// TestThrottledTables is the runbook of throttled tables, on tables that refuse
+// everything: for a moment, which is sat out, and for longer than the trust lasts.
+func TestThrottledTables(t *testing.T) {
+	d := open(t, 2)
+	throttle := func(on bool) {
+		t.Helper()
+		for _, line := range append(d.workers(), crew.Admin) {
+			if on {
+				d.must(d.stand.Break(line, standin.DynamoDB, standin.Fault{Kind: standin.Throttle}))
+			} else {
+				d.must(d.stand.Heal(line, standin.DynamoDB))
+			}
+		}
+	}
+	logins := len(d.sim.Truth().Sockets)
+	write := func(i int, text string) string {
+		t.Helper()
+		id, err := d.sim.Contact(d.contact(i, 0)).SendText(d.ctx, d.accounts[i].Number, text)
+		d.must(err)
+		return id
+	}
+	acked := func(id string) bool {
+		for _, in := range d.sim.Truth().Incoming {
+			if in.ID == id {
+				return in.Acked != nil
+			}
+		}
+		return false
+	}
+
+	began := time.Now()
+	throttle(true)
+	brief := write(0, "in a short throttling")
+	if !sleep(d.ctx, time.Second) || acked(brief) {
+		t.Error("a message was acknowledged that cannot be stored")
+	}
+	throttle(false)
+	took := time.Since(began)
+	d.until("what came meanwhile is told of", func() bool { return d.sink.has(d.accounts[0].Session, brief) })
+	// A machine that is too busy has made more than a moment of it: a request is
+	// repeated for 3 s.
+	if n := len(d.sim.Truth().Sockets); n != logins && took < 2*time.Second {
+		t.Errorf("%d logins over what was to be sat out", n-logins)
+	}
+
+	throttle(true)
+	// What the page has one look at.
+	if out, errs, err := d.run(d.env, "doctor"); err == nil || !strings.Contains(out, "hrottl") && !strings.Contains(out, "throughput") {
+		t.Errorf("doctor does not say what it is: %v: %s%s", err, out, errs)
+	}
+	d.until("all sockets are closed when the trust is over", func() bool { return d.sockets() == 0 })
+	long := write(1, "in a long throttling")
+	for i := range d.devices {
+		d.must(d.devices[i].WaitOffline(d.ctx))
+	}
+	throttle(false)
+	for i := range d.devices {
+		d.must(d.devices[i].WaitOnline(d.ctx))
+	}
+	d.until("what waited at the service is told of", func() bool { return d.sink.has(d.accounts[1].Session, long) })
+	d.talk(0, d.env, "after the throttling")
+	if n := len(d.sim.Truth().Pairings); n != 2 {
+		t.Errorf("%d pairings of 2 sessions", n)
+	}
+	d.blameless()
 }
