@@ -162,7 +162,7 @@ func (s *Step) fill(r *rand.Rand, between func(low, high time.Duration) time.Dur
 	case Outage:
 		s.For, after = between(t.Trust, 2*t.Takeover), t.Takeover
 		s.Service = []standin.Service{standin.DynamoDB}
-		s.Fault.Kind = broken[r.IntN(len(broken))]
+		s.Fault.Kind = append(broken, standin.Throttle)[r.IntN(len(broken)+1)]
 	case Deaf:
 		s.For = between(time.Second, 8*time.Second)
 	}
