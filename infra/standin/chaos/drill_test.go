@@ -89,7 +89,7 @@ func open(t *testing.T, sessions int) *drill {
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	o := Defaults
 	o.Binary, o.Dir, o.Sessions, o.Workers = binary, dir, sessions, 2
-	o.Timing = Timing{Heartbeat: time.Second, Trust: 4 * time.Second, Takeover: 5 * time.Second, Poll: 500 * time.Millisecond}
+	o.Timing = Timing{Heartbeat: time.Second, Trust: 6 * time.Second, Takeover: 8 * time.Second, Poll: 500 * time.Millisecond}
 	o.Say = t.Logf
 	d := &drill{harness: &harness{o: o, began: time.Now(), relays: map[string]*relay{}, count: map[What]int{}, idle: map[string]bool{}}, t: t, ctx: ctx}
 	t.Cleanup(func() {

@@ -40,7 +40,7 @@ func main() {
 func run(ctx context.Context, args []string, out, errs io.Writer) error {
 	o := chaos.Defaults
 	o.Sessions = 20
-	o.Timing = chaos.Timing{Heartbeat: time.Second, Trust: 4 * time.Second, Takeover: 6 * time.Second, Poll: 500 * time.Millisecond}
+	o.Timing = chaos.Timing{Heartbeat: time.Second, Trust: 6 * time.Second, Takeover: 8 * time.Second, Poll: 500 * time.Millisecond}
 	u := chaos.Upgrade{}
 	flags := flag.NewFlagSet("upgrade", flag.ContinueOnError)
 	flags.SetOutput(errs)
