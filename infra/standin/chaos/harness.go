@@ -171,18 +171,25 @@ func (h *harness) start(ctx context.Context) (err error) {
 		return err
 	}
 	t := h.o.Timing
-	h.crew, err = crew.New(crew.Config{Binary: h.o.Binary, Dir: logs, Workers: h.workers(), Spares: h.spares, Own: own, Key: apiKey, Settings: map[string]string{
+	made, err := crew.New(crew.Config{Binary: h.o.Binary, Dir: logs, Workers: h.workers(), Spares: h.spares, Own: own, Key: apiKey, Settings: map[string]string{
 		"HOLDFAST_WEBHOOK_URL": h.sink.url, "HOLDFAST_HEARTBEAT": t.Heartbeat.String(), "HOLDFAST_TRUST": t.Trust.String(),
 		"HOLDFAST_TAKEOVER": t.Takeover.String(), "HOLDFAST_POLL": t.Poll.String(), deployment: "rev-0",
 	}})
 	if err != nil {
 		return err
 	}
-	return h.crew.Start(ctx)
+	h.mu.Lock()
+	h.crew = made
+	h.mu.Unlock()
+	return made.Start(ctx)
 }
 
+// process is a worker's; the relays ask for it too.
 func (h *harness) process(name string) *crew.Process {
-	for _, p := range h.crew.Workers {
+	h.mu.Lock()
+	made := h.crew
+	h.mu.Unlock()
+	for _, p := range made.Workers {
 		if p.Name == name {
 			return p
 		}
