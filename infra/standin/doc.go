@@ -9,11 +9,11 @@
 //
 // Each line has a port of its own to each service, so that one worker can be
 // parted from one service while the others go on: refused, swallowed in one or
-// both directions, or late.
+// both directions, throttled, or late.
 //
-// What it proves is that requests are right: DynamoDB Local is slow, never
-// throttles and knows no conflicts of transactions; the fake KMS checks no
-// signature and no permission.
+// What it proves is that requests are right: DynamoDB Local is slow and knows no
+// conflicts of transactions, and throttles only where a line does it in its place;
+// the fake KMS checks no signature and no permission.
 //
 // It is a module of its own, so that the two hundred modules that versitygw and
 // toxiproxy bring stay out of Holdfast's. One Standin a process: versitygw keeps
