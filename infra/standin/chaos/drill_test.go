@@ -75,12 +75,6 @@ type drill struct {
 func open(t *testing.T, sessions int) *drill {
 	t.Helper()
 	required := os.Getenv("HOLDFAST_REQUIRE_ALL") == "1"
-	cached := dynamolocal.Options{Fetch: required}
-	if local, err := dynamolocal.Start(t.Context(), cached); err == nil {
-		_ = local.Stop()
-	} else if !required && (errors.Is(err, dynamolocal.ErrMissing) || errors.Is(err, exec.ErrNotFound)) {
-		t.Skip(err)
-	}
 	dir := t.TempDir()
 	binary, err := program()
 	if err != nil {
@@ -91,14 +85,18 @@ func open(t *testing.T, sessions int) *drill {
 	o.Binary, o.Dir, o.Sessions, o.Workers = binary, dir, sessions, 2
 	o.Timing = Timing{Heartbeat: time.Second, Trust: 6 * time.Second, Takeover: 8 * time.Second, Poll: 500 * time.Millisecond}
 	o.Say = t.Logf
-	d := &drill{harness: &harness{o: o, began: time.Now(), relays: map[string]*relay{}, count: map[What]int{}, idle: map[string]bool{}}, t: t, ctx: ctx}
+	d := &drill{harness: &harness{o: o, began: time.Now(), relays: map[string]*relay{}, count: map[What]int{}, idle: map[string]bool{}, offline: !required}, t: t, ctx: ctx}
 	t.Cleanup(func() {
 		if err := d.close(); err != nil {
 			t.Error(err)
 		}
 		cancel()
 	})
-	d.must(d.start(ctx))
+	err = d.start(ctx)
+	if !required && (errors.Is(err, dynamolocal.ErrMissing) || errors.Is(err, exec.ErrNotFound)) {
+		t.Skip(err)
+	}
+	d.must(err)
 	d.must(d.pair(ctx))
 	env, err := d.stand.Environment(crew.Admin)
 	d.must(err)

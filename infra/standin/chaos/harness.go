@@ -61,8 +61,9 @@ type harness struct {
 
 	// spares are workers beside those of the options; idle are those of all that do
 	// not run for now, as they are meant to.
-	spares []string
-	idle   map[string]bool
+	spares  []string
+	idle    map[string]bool
+	offline bool // nothing is fetched
 
 	mu    sync.Mutex
 	lines []LineFault
@@ -141,7 +142,7 @@ func (h *harness) everybody() []string { return append(h.workers(), h.spares...)
 
 // start brings up the stand-ins, the service, the receiver and the crew.
 func (h *harness) start(ctx context.Context) (err error) {
-	if h.stand, err = standin.Start(ctx, standin.Options{Dir: filepath.Join(h.o.Dir, "aws"), Lines: append(h.everybody(), crew.Admin)}); err != nil {
+	if h.stand, err = standin.Start(ctx, standin.Options{Dir: filepath.Join(h.o.Dir, "aws"), Offline: h.offline, Lines: append(h.everybody(), crew.Admin)}); err != nil {
 		return err
 	}
 	if h.sim, err = wasim.New(wasim.Options{Control: "off"}); err == nil {
