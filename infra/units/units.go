@@ -63,7 +63,8 @@ type Named struct {
 	Name string
 	Use
 	// Waits: some of its requests ask whether others are ready, or come by the
-	// clock, so that they are the more the longer that takes.
+	// clock, so that they are the more the longer that takes; and what is written
+	// meanwhile is written together.
 	Waits bool
 }
 
@@ -83,14 +84,14 @@ func (c Counts) List() []Named {
 		{Name: "release", Use: c.Release},
 		{Name: "resume", Use: c.Resume},
 		{Name: "hand-over", Use: c.HandOver, Waits: true},
-		{Name: "takeover", Use: c.Takeover},
+		{Name: "takeover", Use: c.Takeover, Waits: true},
 	}
 }
 
 // tolerance is how far a count may be off, waiting how far requests and reads of
-// what waits for others, and slack how many requests or units beyond that: those
+// what waits for others, merging its writes, and slack how many requests or units beyond that: those
 // that a moment's order of things decides.
-const tolerance, waiting, slack = 0.10, 0.35, 0.5
+const tolerance, waiting, merging, slack = 0.10, 0.35, 0.20, 0.5
 
 // Drift compares what was counted now with what is noted, and names what is off.
 // What was not counted now is left out.
@@ -101,9 +102,9 @@ func Drift(now, noted Counts) []string {
 		if !n.any() {
 			continue
 		}
-		reads := tolerance
+		reads, writes := tolerance, tolerance
 		if n.Waits {
-			reads = waiting
+			reads, writes = waiting, merging
 		}
 		for _, v := range []struct {
 			what           string
@@ -111,7 +112,7 @@ func Drift(now, noted Counts) []string {
 		}{
 			{"requests", n.Requests, was[i].Requests, reads},
 			{"read units", n.Read, was[i].Read, reads},
-			{"write units", n.Write, was[i].Write, tolerance},
+			{"write units", n.Write, was[i].Write, writes},
 			{"requests to the master key", n.Keys, was[i].Keys, 0},
 			{"objects read", n.Fetched, was[i].Fetched, 0},
 			{"objects written", n.Stored, was[i].Stored, 0},
