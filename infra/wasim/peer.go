@@ -180,7 +180,11 @@ func (p *peer) decrypt(from *Device, kind string, group types.JID, sealed []byte
 		if err != nil {
 			return nil, fmt.Errorf("parse: %w", err)
 		}
-		if plain, err = p.cipher(address).DecryptMessage(ctx, msg); err != nil {
+		err = p.keepingArchive(address.String(), func() (err error) {
+			plain, err = p.cipher(address).DecryptMessage(ctx, msg)
+			return err
+		})
+		if err != nil {
 			return nil, err
 		}
 	case "msg":
@@ -188,7 +192,11 @@ func (p *peer) decrypt(from *Device, kind string, group types.JID, sealed []byte
 		if err != nil {
 			return nil, fmt.Errorf("parse: %w", err)
 		}
-		if plain, err = p.cipher(address).Decrypt(ctx, msg); err != nil {
+		err = p.keepingArchive(address.String(), func() (err error) {
+			plain, err = p.cipher(address).Decrypt(ctx, msg)
+			return err
+		})
+		if err != nil {
 			return nil, err
 		}
 	case "skmsg":

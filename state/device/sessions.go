@@ -107,9 +107,17 @@ func (s *libraryStore) PutSession(ctx context.Context, address string, session [
 	if err := d.check(); err != nil {
 		return err
 	}
-	c := change{key: d.addressKey(state.KindSignal, address), value: bytes.Clone(session)}
-	d.unmigrate(address)
 	u := d.unit(ctx)
+	key := d.addressKey(state.KindSignal, address)
+	if now, ok := archived(session); ok {
+		before, _, err := d.get(ctx, u, key) // as the caller has just read it
+		if err != nil {
+			return err
+		}
+		session = keepArchived(before, now, session)
+	}
+	c := change{key: key, value: bytes.Clone(session)}
+	d.unmigrate(address)
 	if u == nil {
 		if d.wasLost() {
 			return d.fail(ErrLockLost)
