@@ -2,6 +2,8 @@ package session
 
 import (
 	"context"
+	"fmt"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -178,6 +180,40 @@ func TestARestartBeforeTheWordOfThePairing(t *testing.T) {
 			t.Errorf("session.paired was raised %d times", n)
 		}
 	})
+}
+
+// TestALineThatEndsBeforeTheWordOfThePairing: what was stored is not thrown away; a
+// login tells whether the server knows the device.
+func TestALineThatEndsBeforeTheWordOfThePairing(t *testing.T) {
+	for _, known := range []bool{true, false} {
+		for _, end := range []policy.Signal{{Kind: policy.SignalClosed}, {Kind: policy.SignalClosed, Err: syscall.ECONNRESET}, {Kind: policy.SignalStreamEnd}} {
+			t.Run(fmt.Sprint(known, end.Kind, end.Err), func(t *testing.T) {
+				bubble(t, func(t *testing.T, w *world) {
+					w.behave = func(l *fakeLine) {
+						switch {
+						case !l.call.Device.Paired():
+							showCodes(l)
+							w.adopt(l)
+							l.signal(end)
+						case known:
+							l.login()
+						default:
+							l.signal(policy.Signal{Kind: policy.SignalLoggedOut, Code: 401})
+						}
+					}
+					w.start()
+					time.Sleep(time.Minute)
+					st := w.status()
+					if want := map[bool]state.State{true: state.Online, false: state.Unpaired}[known]; st.State != want || st.Paired != known {
+						t.Errorf("%s %s paired %v, want %s", st.State, st.Cause, st.Paired, want)
+					}
+					if !known && !st.CooldownUntil.IsZero() {
+						t.Errorf("a pairing that never ended cools down until %s", st.CooldownUntil)
+					}
+				})
+			})
+		}
+	}
 }
 
 func TestASilentSocketAfterTheScanIsNoticed(t *testing.T) {

@@ -236,6 +236,11 @@ func (a *actor) pairing(ctx context.Context) phase {
 				scanned = time.Now()
 				return a.scanned(e), true
 			case whatsapp.Signalled:
+				if scanned.IsZero() && a.dev.Paired() && lineEnded(e.Signal) {
+					// The credentials are stored, and the server or the network was quicker
+					// than the word of it. Whether the pairing has ended a login will tell.
+					return a.signal(ctx, policy.Signal{Kind: policy.SignalLoginReconnect, Err: e.Signal.Err}), true
+				}
 				if scanned.IsZero() && usedUp(e.Signal, shown) && a.set.RenewQR(started, renewals, time.Now()) {
 					shown.next = time.Now() // the server was quicker to say so
 					return nil, true
@@ -267,11 +272,15 @@ func (a *actor) pairing(ctx context.Context) phase {
 	}
 }
 
+// lineEnded says that a connection ended without a reason that anybody gave.
+func lineEnded(sig policy.Signal) bool {
+	return sig.Kind == policy.SignalClosed || sig.Kind == policy.SignalStreamEnd
+}
+
 // usedUp says that a connection was closed because its last code is over.
 func usedUp(sig policy.Signal, q qrRun) bool {
 	const early = 3 * time.Second // of the server's clock
-	orderly := sig.Kind == policy.SignalClosed || sig.Kind == policy.SignalStreamEnd
-	return orderly && q.codes != nil && !q.left() && time.Until(q.next) < early
+	return lineEnded(sig) && q.codes != nil && !q.left() && time.Until(q.next) < early
 }
 
 // scanned stores that the device is paired. The library has stored the
