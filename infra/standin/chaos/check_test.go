@@ -65,6 +65,9 @@ func clean() History {
 	h.Ordered = []Ordered{{Session: "shop", Verb: "restart", ID: "shop.C1", State: "done"}}
 	h.Arrivals = append(h.Arrivals, Arrival{At: at(8), Event: "EV4", Type: "command.done", Session: "shop", Epoch: 2, Seq: 5, Command: "shop.C1"})
 	h.Final[0].Generation, h.Final[0].ObservedGeneration = 3, 3
+	h.Ordered = append(h.Ordered, Ordered{Session: "shop", Verb: "stop", ID: "shop.C0", State: "done"})
+	h.Arrivals = append(h.Arrivals, Arrival{At: at(8), Event: "EV5", Type: "command.done", Session: "shop", Epoch: 2, Seq: 6, Command: "shop.C0"},
+		Arrival{At: at(8), Event: "EV6", Type: stateEvent, Session: "shop", Epoch: 2, Seq: 7, State: "stopped", Cause: "stopped"})
 	// At least once: one of them comes again, without its content.
 	again := h.Arrivals[1]
 	again.Text, again.At = "", at(30)
@@ -100,7 +103,7 @@ func TestDoctoredHistories(t *testing.T) {
 		"a message for good unacknowledged":    {RulePending, func(h *History) { h.Truth.Incoming[2].Acked = nil }},
 		"a message that was refused":           {RulePending, func(h *History) { h.Truth.Incoming[2].Error = "500" }},
 		"a message unknown to the service":     {RulePending, func(h *History) { h.Truth.Incoming = h.Truth.Incoming[1:] }},
-		"a message under two event ids":        {RuleTwice, func(h *History) { h.Arrivals[5].Event, h.Arrivals[5].Seq = "EV9", 6 }},
+		"a message under two event ids":        {RuleTwice, func(h *History) { h.Arrivals[7].Event, h.Arrivals[7].Seq = "EV9", 8 }},
 		"a message at another session":         {RuleForeign, func(h *History) { h.Arrivals[2].Session = "other" }},
 		"a message with another text":          {RuleForeign, func(h *History) { h.Arrivals[2].Text = "in 0" }},
 		"a message that nobody wrote":          {RuleForeign, func(h *History) { h.Wrote = h.Wrote[1:] }},
@@ -126,7 +129,7 @@ func TestDoctoredHistories(t *testing.T) {
 		"one that was read after a retry":         {RuleCipher, func(h *History) { h.Truth.Outgoing[2].Healed = true }},
 		"one to a device that is not there":       {RuleCipher, func(h *History) { h.Truth.Outgoing[2].Outcome = "undeliverable" }},
 		"one that the session cannot open":        {RuleCipher, func(h *History) { h.Truth.Incoming[2].Retries = 1 }},
-		"an event that says so":                   {RuleCipher, func(h *History) { h.Arrivals[5].Type = "message.undecryptable" }},
+		"an event that says so":                   {RuleCipher, func(h *History) { h.Arrivals[7].Type = "message.undecryptable" }},
 		"a second pairing":                        {RulePairing, func(h *History) { h.Truth.Pairings = append(h.Truth.Pairings, h.Truth.Pairings[0]) }},
 		"no pairing":                              {RulePairing, func(h *History) { h.Truth.Pairings[0].Error = "refused" }},
 		"a device that was unlinked":              {RulePairing, func(h *History) { h.Truth.Devices[0].Unlinked = moment(50) }},
@@ -143,6 +146,12 @@ func TestDoctoredHistories(t *testing.T) {
 		"something in the clear":                  {RuleLeak, func(h *History) { h.Leaks = []Leak{{"table holdfast-fleet", "a phone number"}} }},
 		"a session that waits for a person": {RuleParked, func(h *History) {
 			h.Arrivals = append(h.Arrivals, Arrival{At: at(40), Event: "EV4", Type: stateEvent, Session: "shop", Epoch: 2, Seq: 5, State: "error", Cause: "stale_credentials"})
+		}},
+		"a session that stopped more often than it was told to": {RuleParked, func(h *History) {
+			h.Ordered[0].Verb = "stop"
+			for i := range 2 {
+				h.Arrivals = append(h.Arrivals, Arrival{At: at(40), Event: fmt.Sprint("EVS", i), Type: stateEvent, Session: "shop", Epoch: 2, Seq: uint64(8 + i), State: "stopped", Cause: "stopped"})
+			}
 		}},
 		"an acknowledgement of what cannot be stored": {RuleEarly, func(h *History) {
 			h.Lines[0].Kind, h.Truth.Incoming[3].Acked, h.Truth.Incoming[3].Socket = standin.Throttle, moment(42.05), 3

@@ -11,14 +11,25 @@ import (
 // waits are the states in which a session waits for a person, or is over.
 var waits = map[string]bool{"conflict": true, "banned": true, "error": true, "failed": true, "unpaired": true, "stopped": true, "disconnected": true}
 
-// parked: nobody has asked for that, and nothing here is a reason.
+// parked: nobody has asked for that, but where a stop was ordered, and nothing here
+// is a reason.
 func (c *checker) parked() {
 	seen := map[string]bool{}
+	stops := map[string]int{}
+	for _, o := range c.Ordered {
+		if o.Verb == "stop" {
+			stops[o.Session]++
+		}
+	}
 	for _, a := range c.Arrivals {
 		if a.At.Before(c.Began) || !waits[a.State] || seen[a.Event] {
 			continue
 		}
 		seen[a.Event] = true
+		if a.State == "stopped" && stops[a.Session] > 0 {
+			stops[a.Session]--
+			continue
+		}
 		c.find(RuleParked, "%s at %s: is %s, cause %q", a.Session, c.clock(a.At), a.State, a.Cause)
 	}
 }
