@@ -250,9 +250,8 @@ func (a *actor) finish(o Order, end outcome, next phase) phase {
 	if a.jrn == nil {
 		return next // the session is stranded; the command stays open in the store
 	}
-	err = a.jrn.Commit(context.Background(), journal.Batch{Writes: []state.Write{w}, Events: []journal.Draft{{
-		Type: state.EventCommandDone, Data: map[string]any{"command": state.CommandRef(a.cfg.Name, c.ID),
-			"verb": c.Verb, "state": c.State, "code": c.Code, "problem": c.Problem}}}})
+	err = a.endOf(w, journal.Draft{Type: state.EventCommandDone, Data: map[string]any{"command": state.CommandRef(a.cfg.Name, c.ID),
+		"verb": c.Verb, "state": c.State, "code": c.Code, "problem": c.Problem}})
 	if err == nil || errors.Is(err, state.ErrConflict) {
 		maps.DeleteFunc(a.ended, func(_ string, at time.Time) bool { return now.Sub(at) > endedKept })
 		a.ended[o.ID] = now
@@ -271,6 +270,34 @@ func (a *actor) finish(o Order, end outcome, next phase) phase {
 	}
 	return next
 }
+
+// endOf commits the end of a command. Its record may have moved since it was read:
+// whoever claims a session lists its open commands under himself. That does not
+// end them; it is a conflict only if somebody else did.
+func (a *actor) endOf(w state.Write, told journal.Draft) error {
+	for range endTries {
+		err := a.jrn.Commit(context.Background(), journal.Batch{Writes: []state.Write{w}, Events: []journal.Draft{told}})
+		if !errors.Is(err, state.ErrConflict) {
+			return err
+		}
+		rec, readErr := a.cfg.Store.Get(context.Background(), state.OfSession(a.cfg.Name), w.Key)
+		if errors.Is(readErr, state.ErrNotFound) {
+			return err
+		}
+		if readErr != nil {
+			return readErr
+		}
+		var c state.Command
+		if state.Decode(rec.Value, &c) != nil || c.State.Final() {
+			return err
+		}
+		w.Rev, w.If = rec.Rev+1, state.AtRev(rec.Rev)
+	}
+	return state.ErrConflict
+}
+
+// endTries bounds how often a command's record may move while its end is written.
+const endTries = 5
 
 // with ends a command once the phase that it leads to has been entered.
 func (p phase) with(a *actor, o Order) phase {

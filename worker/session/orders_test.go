@@ -160,6 +160,40 @@ func stateFor(wishes []state.Verb) state.State {
 	return state.Online
 }
 
+// TestACommandWhoseRecordMoved while it was on its way, as at a claim, which lists
+// open commands under the new owner, ends all the same, and once.
+func TestACommandWhoseRecordMoved(t *testing.T) {
+	for _, verb := range []state.Verb{state.VerbStop, state.VerbRestart} {
+		t.Run(string(verb), func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *world) {
+				w.pair()
+				w.behave = func(l *fakeLine) { l.login() }
+				w.start()
+				time.Sleep(time.Minute)
+				w.wish(verb)
+				o := w.order("01", verb, nil)
+				value, err := state.Encode(o.Command)
+				if err != nil {
+					t.Fatal(err)
+				}
+				moved := state.Put(state.KindCommand, o.ID, value)
+				moved.Rev, moved.If, moved.Index = o.Rev+1, state.AtRev(o.Rev), state.CommandIndex("w-new")
+				if err := w.store.Update(context.Background(), state.OfSession("shop"), []state.Write{moved}); err != nil {
+					t.Fatal(err)
+				}
+				w.s.Command(o) // as it was read before
+				time.Sleep(10 * time.Second)
+				if c := w.ordered(o.ID); c.State != state.CommandDone {
+					t.Errorf("%s is %s", verb, c.State)
+				}
+				if n := w.count(state.EventCommandDone); n != 1 {
+					t.Errorf("its end was told of %d times", n)
+				}
+			})
+		})
+	}
+}
+
 // TestANudgeDoesNotRunACommandTwice: the change of the wanted state and the
 // command that came with it are one thing.
 func TestANudgeDoesNotRunACommandTwice(t *testing.T) {

@@ -245,7 +245,7 @@ func deferItem(a *actor) func(any) (phase, bool) {
 		case sendEnded:
 			a.outbox.running = false // the next login looks again
 			return nil, true
-		case Order, wake, settle, outboxDue, coded:
+		case Order, wake, settle, follow, outboxDue, coded:
 			// What it was about stays in the store and is read again afterwards.
 			return nil, true
 		}

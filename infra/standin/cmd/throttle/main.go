@@ -36,7 +36,7 @@ func main() {
 
 func run(ctx context.Context, args []string, out, errs io.Writer) error {
 	o := chaos.Defaults
-	o.Sessions, o.Workers = 12, 2
+	o.Sessions, o.Workers, o.Orders = 12, 2, 0 // a command may close a socket, and none is to be closed here
 	// The times that workers have by themselves: a call of the store is repeated for
 	// 3 s, which has to fit in.
 	o.Timing = chaos.Timing{Heartbeat: 2 * time.Second, Trust: 8 * time.Second, Takeover: 12 * time.Second, Poll: 2 * time.Second}
