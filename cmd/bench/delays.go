@@ -9,11 +9,13 @@ import (
 )
 
 // shortWaits are settings under which causes come soon and are waited for
-// briefly. Of rate_limited the contract fixes the wait: a minute.
+// briefly. Of rate_limited the contract fixes the wait: a minute. Two ticks of the
+// monitor are longer than a line takes to say why it ended, or "the socket is not
+// open" would be all that is known of a reset.
 var shortWaits = map[string]string{
 	"backoff": "2s,3s", "network-delay": "1s-2s", "restart-delay": "2s",
 	"keepalive-interval": "400ms", "keepalive-deadline": "400ms",
-	"monitor-tick": "400ms", "pong-timeout": "1200ms", "inbound-stall": "20s",
+	"monitor-tick": "700ms", "pong-timeout": "1200ms", "inbound-stall": "20s",
 }
 
 // trial is one cause: what makes it, in a session of its own. Fewer than five
@@ -120,6 +122,7 @@ type waited struct {
 // delayTable waits until each cause was seen and its wait is over.
 func (b *bench) delayTable(svc, p *process, tried []trial, jids map[string]string) error {
 	var seen map[state.Cause]waited
+	var all []Decision
 	for deadline := time.Now().Add(100 * time.Second); ; time.Sleep(500 * time.Millisecond) {
 		decisions, err := call[[]Decision](p, "Seen", None{})
 		if err != nil {
@@ -129,7 +132,7 @@ func (b *bench) delayTable(svc, p *process, tried []trial, jids map[string]strin
 		if err != nil {
 			return err
 		}
-		seen = followed(decisions, sockets, jids)
+		seen, all = followed(decisions, sockets, jids), decisions
 		missing := slices.ContainsFunc(tried, func(t trial) bool { _, ok := seen[t.cause]; return !ok })
 		if !missing || time.Now().After(deadline) {
 			break
@@ -142,6 +145,9 @@ func (b *bench) delayTable(svc, p *process, tried []trial, jids map[string]strin
 		w, ok := seen[trial.cause]
 		if !ok {
 			b.bound("delays: "+string(trial.cause), "no dial was seen", "one", false)
+			for _, d := range all {
+				b.progress("decided: %+v", d)
+			}
 			continue
 		}
 		took := w.dial.Sub(w.At)
