@@ -158,10 +158,13 @@ func (l *Line) Cut() {
 	l.sever()
 }
 
+// sever ends the connection, or the dial that has none yet. A context that ends
+// while the library waits for the answer to its handshake would stop its
+// reading, and with it the frame that frees it; see reframer.
 func (l *Line) sever() {
 	l.tether.cut()
-	if !l.open.Load() {
-		l.cancel() // a dial that has no connection yet
+	if !l.tether.up.Load() {
+		l.cancel()
 	}
 }
 

@@ -532,9 +532,36 @@ func TestConnectFails(t *testing.T) {
 
 // A server that ends the connection in the middle of the handshake is not
 // waited for.
+// The library waits 20 s for the answer to its handshake unless it is freed; a
+// cut must free it whatever the library is at.
+func TestCutAtAnyMomentOfTheHandshake(t *testing.T) {
+	w := newWorld(t, true)
+	if _, err := w.sim.Inject(wasim.Fault{Kind: wasim.HandshakeMute, Times: -1}); err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	for i := range 200 {
+		l, _ := w.line(nil)
+		all.Go(func() {
+			ctx, cancel := context.WithTimeout(w.ctx, time.Duration(i%40)*5*time.Millisecond)
+			defer cancel()
+			if err := l.Connect(ctx); err == nil {
+				t.Error("connected")
+			}
+			l.Close()
+			select {
+			case <-l.Done():
+			case <-time.After(15 * time.Second):
+				t.Errorf("cut after %d ms: the line did not let go", i%40*5)
+			}
+		})
+	}
+	all.Wait()
+}
+
 func TestHandshakeCutByTheServer(t *testing.T) {
 	w := newWorld(t, true)
-	if _, err := w.sim.Inject(wasim.Fault{Kind: wasim.HandshakeMute}); err != nil {
+	if _, err := w.sim.Inject(wasim.Fault{Kind: wasim.HandshakeMute, Times: -1}); err != nil {
 		t.Fatal(err)
 	}
 	l, _ := w.line(nil)

@@ -18,6 +18,9 @@ import (
 // errCut is what a write gets after its line was cut.
 var errCut = errors.New("the line was cut")
 
+// errUnheard is what the first write gets where reading has ended before it.
+var errUnheard = errors.New("the connection ended before anything was said")
+
 const (
 	// dialTimeout bounds one TCP dial. The context of Connect bounds the whole.
 	dialTimeout = 30 * time.Second
@@ -30,6 +33,7 @@ const (
 // any time.
 type tether struct {
 	off  atomic.Bool
+	up   atomic.Bool // the websocket is there, and the library reads from it
 	mu   sync.Mutex
 	conn net.Conn
 }
@@ -111,6 +115,9 @@ func (u *upgrader) RoundTrip(req *http.Request) (*http.Response, error) {
 	// From here on only closing the connection interrupts what blocks.
 	stop := context.AfterFunc(ctx, func() { _ = raw.Close() })
 	resp, err := u.upgrade(req, raw)
+	if err == nil && resp.StatusCode == http.StatusSwitchingProtocols {
+		u.tether.up.Store(true)
+	}
 	if !stop() {
 		_ = raw.Close()
 		return nil, context.Cause(ctx)
@@ -155,7 +162,7 @@ func (u *upgrader) upgrade(req *http.Request, conn net.Conn) (*http.Response, er
 		early, _ := br.Peek(n)
 		s.early = append([]byte(nil), early...)
 	}
-	s.frames.in, s.frames.awaited = s.readRaw, s.spoken.Load
+	s.frames.in, s.frames.awaited = s.readRaw, s.awaited
 	resp.Body = s
 	return resp, nil
 }
@@ -177,10 +184,19 @@ type stream struct {
 	conn   net.Conn
 	early  []byte // what came together with the answer's head
 	frames reframer
-	spoken atomic.Bool // something was written
+	hello  atomic.Int32 // which came first, the library's first write or the end of reading
 	failed func(error)
 	unsent func(error)
 }
+
+// What came of the library's first message. One side of the stream decides: a
+// library that has sent it waits for a frame, which the reading side then gives
+// it; one that has not is told by the write.
+const (
+	helloDue int32 = iota
+	helloSent
+	helloLost // nothing can be read any more
+)
 
 func (s *stream) readRaw(p []byte) (int, error) {
 	if len(s.early) > 0 {
@@ -198,14 +214,21 @@ func (s *stream) readRaw(p []byte) (int, error) {
 	return n, err
 }
 
+// awaited is asked at the end of reading, before there was a frame.
+func (s *stream) awaited() bool {
+	s.hello.CompareAndSwap(helloDue, helloLost)
+	return s.hello.Load() == helloSent
+}
+
 func (s *stream) Read(p []byte) (int, error) { return s.frames.Read(p) }
 
 func (s *stream) Write(p []byte) (int, error) {
 	n, err := s.conn.Write(p)
+	if err == nil && !s.hello.CompareAndSwap(helloDue, helloSent) && s.hello.Load() == helloLost {
+		return n, errUnheard
+	}
 	if err != nil {
 		s.unsent(err)
-	} else {
-		s.spoken.Store(true)
 	}
 	return n, err
 }

@@ -265,6 +265,31 @@ func TestCutBeforeThereIsAConnection(t *testing.T) {
 	}
 }
 
+// Whoever comes second of the first write and the end of reading tells the
+// library; both at once would leave a frame that nobody takes.
+func TestHelloOrEnd(t *testing.T) {
+	nothing := func(error) {}
+	for _, endFirst := range []bool{true, false} {
+		ours, theirs := net.Pipe()
+		go func() { _, _ = io.Copy(io.Discard, theirs) }()
+		s := &stream{conn: ours, failed: nothing, unsent: nothing}
+		var ended, again, said = false, false, error(nil)
+		say := func() { _, said = s.Write([]byte("hello")) }
+		end := func() { ended, again = s.awaited(), s.awaited() }
+		if endFirst {
+			end()
+			say()
+		} else {
+			say()
+			end()
+		}
+		if ended == endFirst || again != ended || (said != nil) != endFirst || endFirst && !errors.Is(said, errUnheard) {
+			t.Errorf("end first %t: awaited %t, then %t; write %v", endFirst, ended, again, said)
+		}
+		_, _ = ours.Close(), theirs.Close()
+	}
+}
+
 // connectProxy is an HTTP proxy that only makes tunnels.
 func connectProxy(t *testing.T, user string) (address string, tunnels *atomic.Int64) {
 	t.Helper()
