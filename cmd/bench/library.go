@@ -10,7 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"go.mau.fi/libsignal/logger"
 	"go.mau.fi/whatsmeow"
 	"go.mau.fi/whatsmeow/proto/waE2E"
 	"go.mau.fi/whatsmeow/store"
@@ -177,16 +176,5 @@ func trust(rootKey string) error {
 		return errors.New("the service's root key is none")
 	}
 	whatsmeow.WACertPubKey = [32]byte(key)
-	var silent logger.Loggable = silence{}
-	logger.Setup(&silent) // else libsignal prints
 	return nil
 }
-
-type silence struct{}
-
-// Debug and the others implement libsignal's logger.
-func (silence) Debug(string, string)   {}
-func (silence) Info(string, string)    {}
-func (silence) Warning(string, string) {}
-func (silence) Error(string, string)   {}
-func (silence) Configure(string)       {}

@@ -280,8 +280,6 @@ var parkLibrary = sync.OnceFunc(func() {
 	whatsmeow.KeepAliveIntervalMin = parked
 	whatsmeow.KeepAliveIntervalMax = parked + time.Hour
 	whatsmeow.KeepAliveResponseDeadline = parked
-	var silent logger.Loggable = silence{}
-	logger.Setup(&silent)
 })
 
 // silence is libsignal's logger: it prints to stdout unless one is set.
@@ -292,6 +290,13 @@ func (silence) Info(string, string)    {}
 func (silence) Warning(string, string) {}
 func (silence) Error(string, string)   {}
 func (silence) Configure(string)       {}
+
+// That library keeps its logger in a variable without a lock and sets one at
+// first use. Only before main is nobody there yet who could use it.
+func init() {
+	var silent logger.Loggable = silence{}
+	logger.Setup(&silent)
+}
 
 func (s *Service) tlsConfig(host string) *tls.Config {
 	cfg := &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12, RootCAs: s.roots}

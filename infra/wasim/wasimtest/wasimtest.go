@@ -8,10 +8,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"sync"
 	"time"
 
-	"go.mau.fi/libsignal/logger"
 	"go.mau.fi/whatsmeow"
 	"go.mau.fi/whatsmeow/store"
 	"go.mau.fi/whatsmeow/types/events"
@@ -25,25 +23,10 @@ import (
 // other. Call it before any client connects: the library keeps the key in one
 // variable without a lock. Servers without a RootSeed of their own share a root.
 func Trust(s *wasim.Server) {
-	quiet()
 	if key := s.RootKey(); whatsmeow.WACertPubKey != key {
 		whatsmeow.WACertPubKey = key
 	}
 }
-
-// quiet stops libsignal from printing to stdout.
-var quiet = sync.OnceFunc(func() {
-	var l logger.Loggable = silence{}
-	logger.Setup(&l)
-})
-
-type silence struct{}
-
-func (silence) Debug(string, string)   {}
-func (silence) Info(string, string)    {}
-func (silence) Warning(string, string) {}
-func (silence) Error(string, string)   {}
-func (silence) Configure(string)       {}
 
 // Transport is a RoundTripper that sends every request to host:port in the
 // clear, whatever its address, and takes away the offer of permessage-deflate
