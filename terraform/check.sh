@@ -3,6 +3,7 @@
 #
 #	bash terraform/check.sh               format, validate, test; apply, with a stand-in
 #	bash terraform/check.sh states DIR    what the examples make, as JSON, in DIR
+#	bash terraform/check.sh plans DIR     what a plan of them says, likewise; wants a stand-in
 #
 # Wanted is terraform. The provider comes from the registry, or, where
 # HOLDFAST_TERRAFORM_PROVIDER_DIR names a folder, from there: a built
@@ -81,6 +82,22 @@ states() {
 	done
 }
 
+plans() {
+	local example
+	if [[ -z $standin ]]; then
+		echo "terraform/check.sh: plans: the real provider plans in an account; name a stand-in in HOLDFAST_TERRAFORM_PROVIDER_DIR" >&2
+		exit 2
+	fi
+	for example in "$work"/terraform/examples/*/; do
+		(
+			prepare "${example%/}"
+			cp terraform.tfvars.example terraform.tfvars
+			quietly terraform plan -out=first.tfplan
+			terraform show -json first.tfplan >"$1/$(basename "$example").json"
+		)
+	done
+}
+
 check() {
 	local dir
 	terraform fmt -check -diff -recursive .
@@ -111,8 +128,9 @@ check() {
 case "${1:-}" in
 "") check ;;
 states) states "${into:?terraform/check.sh: states: wants the folder to write to}" ;;
+plans) plans "${into:?terraform/check.sh: plans: wants the folder to write to}" ;;
 *)
-	echo "terraform/check.sh: $1: is no command; use none, or states DIR" >&2
+	echo "terraform/check.sh: $1: is no command; use none, states DIR, or plans DIR" >&2
 	exit 2
 	;;
 esac

@@ -305,29 +305,32 @@ func examples(t *testing.T) []made {
 	return all
 }
 
-var makeOnce = sync.OnceValues(func() ([]made, error) {
+var makeOnce = sync.OnceValues(func() ([]made, error) { return checked("states", readFile) })
+
+// checked has check.sh write a file for each example, and reads them.
+func checked[T any](command string, read func(file string) ([]T, error)) ([]T, error) {
 	dir, err := os.MkdirTemp("", "holdfast-contract-")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	if out, err := exec.Command("bash", filepath.Join("..", "check.sh"), "states", dir).CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("check.sh states: %w\n%s", err, out)
+	if out, err := exec.Command("bash", filepath.Join("..", "check.sh"), command, dir).CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("check.sh %s: %w\n%s", command, err, out)
 	}
 	files, err := filepath.Glob(filepath.Join(dir, "*.json"))
 	if err != nil {
 		return nil, err
 	}
-	var all []made
+	var all []T
 	for _, f := range files {
-		found, err := readFile(f)
+		found, err := read(f)
 		if err != nil {
 			return nil, err
 		}
 		all = append(all, found...)
 	}
 	return all, nil
-})
+}
 
 // readFile reads what terraform test -json -verbose has printed.
 func readFile(file string) ([]made, error) {

@@ -2,6 +2,11 @@ package contract
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -14,28 +19,91 @@ import (
 	"github.com/holdfast-wa/holdfast/state/statetest"
 )
 
-// Tables that are made as Terraform makes them pass the look at the start and the
-// suite that every store passes. The program makes none of its own here.
-func TestTablesOfThePlan(t *testing.T) {
-	all := examples(t)
-	for _, m := range all {
-		if m.from != "smallest/made" {
+// planned is what the plan of an example says of tables.
+type planned struct {
+	example string
+	tables  []dynamo.TableDefinition
+}
+
+// readPlan reads what terraform show -json prints of a plan. Of tables it knows
+// everything; policies and containers it does not know before they are made.
+func readPlan(file string) ([]planned, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	p := planned{example: strings.TrimSuffix(filepath.Base(file), ".json")}
+	var plan struct {
+		Values struct {
+			Root module `json:"root_module"`
+		} `json:"planned_values"`
+	}
+	if err := json.Unmarshal(text, &plan); err != nil {
+		return nil, fmt.Errorf("%s: %w", p.example, err)
+	}
+	for _, r := range plan.Values.Root.all() {
+		if r.Type != "aws_dynamodb_table" {
 			continue
 		}
-		open := func(t *testing.T) state.Store {
-			o := dynamotest.Options(t)
-			o.Prefix = "holdfast"
-			create(t, o, m.tables)
-			s := dynamotest.Reopen(t, o)
-			if err := s.Check(context.Background()); err != nil {
-				t.Fatal(err)
-			}
-			return s
+		var t table
+		if err := json.Unmarshal(r.Values, &t); err != nil {
+			return nil, fmt.Errorf("%s: %s: %w", p.example, r.Address, err)
 		}
-		statetest.Store(t, open)
-		return
+		p.tables = append(p.tables, t.definition())
 	}
-	t.Fatal("no run made the smallest example")
+	return []planned{p}, nil
+}
+
+// plans are those of all examples. Without a stand-in a plan wants an account;
+// what the mocked provider has made stands for it then.
+func plans(t *testing.T) []planned {
+	t.Helper()
+	made := examples(t)
+	if os.Getenv(providerDir) == "" {
+		var all []planned
+		for _, m := range made {
+			all = append(all, planned{example: strings.TrimSuffix(m.from, "/made"), tables: m.tables})
+		}
+		return all
+	}
+	all, err := checked("plans", readPlan)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// Tables that are made as the plan says pass the look at the start and the suite
+// that every store passes. The program makes none of its own here.
+func TestTablesOfThePlan(t *testing.T) {
+	var smallest []dynamo.TableDefinition
+	for _, p := range plans(t) {
+		// The prefix is the example's own to choose.
+		prefix := "none"
+		if len(p.tables) > 0 {
+			prefix = strings.TrimSuffix(p.tables[0].Name, "-fleet")
+		}
+		for _, f := range compareTables(p.tables, dynamo.Tables(prefix)) {
+			t.Errorf("%s: %s", p.example, f)
+		}
+		if p.example == "smallest" {
+			smallest = p.tables
+		}
+	}
+	if smallest == nil {
+		t.Fatal("no plan of the smallest example")
+	}
+	open := func(t *testing.T) state.Store {
+		o := dynamotest.Options(t)
+		o.Prefix = "holdfast"
+		create(t, o, smallest)
+		s := dynamotest.Reopen(t, o)
+		if err := s.Check(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	statetest.Store(t, open)
 }
 
 // create makes tables in DynamoDB Local by what Terraform says of them alone.
