@@ -95,6 +95,20 @@ func (o order) sameArgs(c state.Command) bool {
 	return true
 }
 
+// sameSecret tells whether a command of before has the secret that this one has. One
+// that cannot be read any more, or says nothing, differs in nothing.
+func (a *API) sameSecret(ctx context.Context, o order, c state.Command) bool {
+	if o.secret == (state.CommandSecret{}) || len(c.Sealed) == 0 {
+		return true
+	}
+	var before state.CommandSecret
+	if err := a.openJSON(commandPlace(c.Session, c.ID), c.Sealed, &before); err != nil {
+		a.cfg.Log.WarnContext(ctx, "a command's secret cannot be read", "command", state.CommandRef(c.Session, c.ID), "error", err)
+		return true
+	}
+	return before.Phone == "" || before.Phone == o.secret.Phone
+}
+
 func keyUsed(before state.Verb) error {
 	return problem(CodeIdempotencyMismatch, "header.Idempotency-Key: was used for another %s: use a new key", before)
 }
@@ -114,7 +128,7 @@ func (a *API) carry(ctx context.Context, name string, o order, apply change) (st
 		if o.key != "" {
 			c, err := a.command(ctx, name, id)
 			if err == nil {
-				if c.Verb != o.verb || !o.sameArgs(c) {
+				if c.Verb != o.verb || !o.sameArgs(c) || !a.sameSecret(ctx, o, c) {
 					return c, keyUsed(c.Verb)
 				}
 				return c, nil

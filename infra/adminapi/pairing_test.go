@@ -121,6 +121,30 @@ func TestQRLongPoll(t *testing.T) {
 	wantProblem(t, <-waiting, CodeAlreadyPaired)
 }
 
+// The number is sealed, and yet tells one request from another.
+func TestPairCodeOfAnotherNumber(t *testing.T) {
+	s := newStage(t)
+	o := s.session("shop")
+	ask := func(phone string) reply {
+		return s.ask(Operator, "POST", "/api/sessions/shop/pair-code", `{"phone":"`+phone+`"}`, "Idempotency-Key", "k")
+	}
+	first := want[Command](t, ask("+49 151 23456789"), 202)
+	same := func(when string) {
+		t.Helper()
+		if again := want[Command](t, ask("4915123456789"), 202); again.ID != first.ID {
+			t.Errorf("%s: the same request made %s, not %s", when, again.ID, first.ID)
+		}
+	}
+	same("pending")
+	wantProblem(t, ask("4915123456780"), CodeIdempotencyMismatch)
+	_, id, _ := state.ParseCommandRef(first.ID)
+	s.end(o, first.ID, func(c *state.Command) {
+		c.Sealed = s.seal("shop", state.KindCommand, id, state.CommandSecret{Phone: "4915123456789", PairCode: "ABCD-EFGH"})
+	})
+	same("done")
+	wantProblem(t, ask("4915123456780"), CodeIdempotencyMismatch)
+}
+
 func TestPairCode(t *testing.T) {
 	s := newStage(t)
 	o := s.session("shop")

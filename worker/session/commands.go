@@ -317,7 +317,7 @@ func (a *actor) pairCode(ctx context.Context, o Order) phase {
 		ctx, cancel := context.WithTimeout(context.Background(), pairCodeWithin)
 		defer cancel()
 		code, err := line.PairPhone(ctx, secret.Phone)
-		a.box.post(coded{o, code, err})
+		a.box.post(coded{o, secret.Phone, code, err})
 	}()
 	return nil
 }
@@ -325,6 +325,7 @@ func (a *actor) pairCode(ctx context.Context, o Order) phase {
 // coded is the answer to the request for a pairing code.
 type coded struct {
 	order Order
+	phone string
 	code  string
 	err   error
 }
@@ -334,7 +335,7 @@ func (a *actor) coded(c coded) phase {
 		return a.finish(c.order, failed("pair_code_refused", "%v", c.err), nil)
 	}
 	end := done("")
-	end.secret = &state.CommandSecret{PairCode: c.code}
+	end.secret = &state.CommandSecret{Phone: c.phone, PairCode: c.code}
 	return a.finish(c.order, end, nil)
 }
 
