@@ -33,6 +33,7 @@ const (
 	RuleParked   = "parked"           // a session waited for a person
 	RuleEarly    = "early-ack"        // a message acknowledged while nothing could be stored
 	RuleCut      = "cut"              // a socket that closed over what was to be sat out
+	RuleCooldown = "cooldown"         // a login in a time in which the session was told to wait
 	RuleRelease  = "release"          // what one release wrote and another could not read
 )
 
@@ -60,6 +61,7 @@ func Check(h History) []Finding {
 	c.parked()
 	c.acknowledged()
 	c.steady()
+	c.cooldowns()
 	for _, what := range h.Unreadable {
 		c.find(RuleRelease, "%s", what)
 	}

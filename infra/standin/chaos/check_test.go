@@ -33,21 +33,28 @@ func clean() History {
 			{Process: "w2", N: 1, Started: at(0), Asked: at(80), Ended: at(81), How: crew.Terminated, Frozen: []crew.Span{{From: at(20), To: at(30)}}},
 			{Process: "w3", N: 1, Started: at(0), Asked: at(80), Ended: at(81), How: crew.Terminated},
 		},
-		Conns: []Conn{{"a:1", "w1", 1, at(1)}, {"a:2", "w2", 1, at(14)}, {"a:3", "w3", 1, at(24)}, {"a:1", "w2", 1, at(46)}},
+		Conns: []Conn{{"a:1", "w1", 1, at(1)}, {"a:2", "w2", 1, at(14)}, {"a:3", "w3", 1, at(24)}, {"a:5", "w2", 1, at(42.4)}, {"a:1", "w2", 1, at(46)}},
 		Lines: []LineFault{{"w3", standin.DynamoDB, standin.Hole, crew.Span{From: at(40), To: at(50)}},
 			{"w2", standin.S3, standin.Hole, crew.Span{From: at(14), To: at(34)}},
 			{"w2", standin.DynamoDB, standin.Late, crew.Span{From: at(47), To: at(58)}}},
 		Final: []crew.Session{{Name: "shop", State: "online", Paired: true}},
 	}
 	device := h.Sessions[0].Device
+	h.Bans = []Banned{{device, crew.Span{From: at(42), To: at(45)}, 3 * time.Second}}
 	h.Truth = wasim.Truth{
 		Sockets: []wasim.Socket{
 			{N: 1, Remote: "a:1", Device: device, Opened: at(1), LoggedIn: moment(1.1), Closed: moment(10.01)},
 			{N: 2, Remote: "a:2", Device: device, Opened: at(14), LoggedIn: moment(14.1), Ended: moment(24.1), Closed: moment(24.4)},
 			{N: 3, Remote: "a:3", Device: device, Opened: at(24), LoggedIn: moment(24.1), Closed: moment(42.1)},
+			{N: 5, Remote: "a:5", Device: device, Opened: at(42.4), Ended: moment(42.5), Closed: moment(42.6)},
 			{N: 4, Remote: "a:1", Device: device, Opened: at(46), LoggedIn: moment(46.1)},
 		},
 		Overlaps: []wasim.Overlap{{Device: device, Older: 2, Newer: 3, At: at(24.1), Until: moment(24.4)}},
+		Logins: []wasim.Login{
+			{Socket: 1, At: at(1.1), Device: device, Outcome: "success"}, {Socket: 2, At: at(14.1), Device: device, Outcome: "success"},
+			{Socket: 3, At: at(24.1), Device: device, Outcome: "success"}, {Socket: 5, At: at(42.5), Device: device, Outcome: string(wasim.Failure)},
+			{Socket: 4, At: at(46.1), Device: device, Outcome: "success"},
+		},
 		Pairings: []wasim.Pairing{{Account: "4915550001", Device: device, By: "qr", At: at(0)}},
 		Devices:  []wasim.Status{{JID: device, Account: "4915550001", Online: true}},
 	}
@@ -97,7 +104,7 @@ func TestDoctoredHistories(t *testing.T) {
 		}},
 		"a socket that outlived the trust":     {RuleFence, func(h *History) { h.Truth.Sockets[2].Closed = moment(43.5) }},
 		"a socket that never closed":           {RuleFence, func(h *History) { h.Truth.Sockets[2].Closed = nil }},
-		"a login without trust":                {RuleFence, func(h *History) { h.Conns[3].Process = "w3" }},
+		"a login without trust":                {RuleFence, func(h *History) { h.Conns[4].Process = "w3" }},
 		"an acknowledged message that is lost": {RuleLost, func(h *History) { h.Arrivals = slices.Delete(h.Arrivals, 3, 4) }},
 		"the last message of a session lost":   {RuleLost, func(h *History) { h.Arrivals = slices.Delete(h.Arrivals, 0, 1) }},
 		"a message for good unacknowledged":    {RulePending, func(h *History) { h.Truth.Incoming[2].Acked = nil }},
@@ -156,6 +163,12 @@ func TestDoctoredHistories(t *testing.T) {
 		"an acknowledgement of what cannot be stored": {RuleEarly, func(h *History) {
 			h.Lines[0].Kind, h.Truth.Incoming[3].Acked, h.Truth.Incoming[3].Socket = standin.Throttle, moment(42.05), 3
 		}},
+		"a login before a ban is over": {RuleCooldown, func(h *History) { h.Truth.Logins[4].At = at(45.4) }},
+		"one of the next owner":        {RuleCooldown, func(h *History) { h.Truth.Logins[4].At, h.Conns[4].Process = at(45), "w1" }},
+		"a ban that nobody has spoken": {RuleParked, func(h *History) {
+			h.Bans = nil
+			h.Arrivals = append(h.Arrivals, Arrival{At: at(43), Event: "EVB", Type: stateEvent, Session: "shop", Epoch: 2, Seq: 8, State: "banned", Cause: "temporary_ban"})
+		}},
 		"a socket that was to live":                       {RuleCut, func(h *History) { h.Steady = []crew.Span{{From: at(40), To: at(43)}} }},
 		"a record of another release that cannot be read": {RuleRelease, func(h *History) { h.Unreadable = []string{"shop"} }},
 	} {
@@ -188,6 +201,17 @@ func TestExcused(t *testing.T) {
 		},
 		"an acknowledgement that was on its way": func(h *History) { h.Truth.Incoming[3].Acked, h.Truth.Incoming[3].Socket = moment(41.5), 3 },
 		"one of another worker":                  func(h *History) { h.Truth.Incoming[3].Acked, h.Truth.Incoming[3].Socket = moment(49), 4 },
+		"a login before a ban is over that was not written down": func(h *History) {
+			h.Truth.Logins[4].At = at(44)
+			h.Lines = append(h.Lines, LineFault{"w2", standin.DynamoDB, standin.Refuse, crew.Span{From: at(43), To: at(43.4)}})
+		},
+		"one that its worker died of": func(h *History) {
+			h.Truth.Logins[4].At, h.Conns[3].Process, h.Conns[3].Run = at(44), "w4", 1
+			h.Runs = append(h.Runs, crew.Run{Process: "w4", N: 1, Started: at(0), Asked: at(43), Ended: at(43), How: crew.Killed, Error: "signal: killed"})
+		},
+		"a session that was banned": func(h *History) {
+			h.Arrivals = append(h.Arrivals, Arrival{At: at(43), Event: "EVB", Type: stateEvent, Session: "shop", Epoch: 2, Seq: 8, State: "banned", Cause: "temporary_ban"})
+		},
 		"a state before it began": func(h *History) {
 			h.Arrivals = append([]Arrival{{At: at(-1), Event: "EV-", Type: stateEvent, Session: "other", Seq: 1, State: "unpaired"}}, h.Arrivals...)
 		},

@@ -28,7 +28,11 @@ var ended = []string{"done", "failed", "expired"}
 // else a restart.
 func (t *traffic) commands(ctx context.Context, r *rand.Rand) {
 	t.each(ctx, t.h.o.Orders, func(n int) bool {
-		session := t.h.accounts[r.IntN(len(t.h.accounts))].Session
+		i := r.IntN(len(t.h.accounts))
+		for mayBeBanned(i) {
+			i = r.IntN(len(t.h.accounts))
+		}
+		session := t.h.accounts[i].Session
 		if n%3 != 2 {
 			return t.order(ctx, session, "restart", n)
 		}

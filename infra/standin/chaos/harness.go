@@ -67,6 +67,7 @@ type harness struct {
 
 	mu    sync.Mutex
 	lines []LineFault
+	bans  []Banned
 	done  []string // steps, as they were done
 	count map[What]int
 	busy  map[string]bool

@@ -36,6 +36,7 @@ type History struct {
 	Runs     []crew.Run
 	Conns    []Conn
 	Lines    []LineFault
+	Bans     []Banned
 	Truth    wasim.Truth
 	Wrote    []Wrote
 	Arrivals []Arrival

@@ -11,10 +11,13 @@ import (
 // waits are the states in which a session waits for a person, or is over.
 var waits = map[string]bool{"conflict": true, "banned": true, "error": true, "failed": true, "unpaired": true, "stopped": true, "disconnected": true}
 
-// parked: nobody has asked for that, but where a stop was ordered, and nothing here
-// is a reason.
+// parked: nobody has asked for that, but where a stop was ordered or the service has
+// said so, and nothing else here is a reason.
 func (c *checker) parked() {
-	seen := map[string]bool{}
+	seen, device := map[string]bool{}, map[string]string{}
+	for _, a := range c.Sessions {
+		device[a.Session] = a.Device
+	}
 	stops := map[string]int{}
 	for _, o := range c.Ordered {
 		if o.Verb == "stop" {
@@ -26,6 +29,9 @@ func (c *checker) parked() {
 			continue
 		}
 		seen[a.Event] = true
+		if a.State == "banned" && c.bannedBetween(device[a.Session], c.Began, a.At) {
+			continue
+		}
 		if a.State == "stopped" && stops[a.Session] > 0 {
 			stops[a.Session]--
 			continue

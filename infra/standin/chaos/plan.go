@@ -24,13 +24,14 @@ const (
 	Outage  What = "outage"  // the store is out of everybody's reach
 	Lines   What = "lines"   // the service drops some sockets
 	Deaf    What = "deaf"    // the receiver of events answers with failures
+	Ban     What = "ban"     // the service bans some sessions for a while
 )
 
 // Whats are all kinds, with how often each comes up against the others.
 var whats = []struct {
 	what   What
 	weight int
-}{{Kill, 5}, {Freeze, 4}, {Doze, 1}, {Part, 6}, {Late, 2}, {Restart, 3}, {Roll, 1}, {Outage, 1}, {Lines, 2}, {Deaf, 1}}
+}{{Kill, 5}, {Freeze, 4}, {Doze, 1}, {Part, 6}, {Late, 2}, {Restart, 3}, {Roll, 1}, {Outage, 1}, {Lines, 2}, {Deaf, 1}, {Ban, 2}}
 
 // Step is one thing to do.
 type Step struct {
@@ -93,7 +94,7 @@ func MakePlan(seed uint64, length time.Duration, workers []string, t Timing) []S
 		switch s.What {
 		case Roll, Outage:
 			needs = len(workers)
-		case Lines, Deaf:
+		case Lines, Deaf, Ban:
 			needs = 0
 		}
 		if len(free) < needs || needs == 1 && impaired >= len(workers)-1 {
@@ -165,6 +166,10 @@ func (s *Step) fill(r *rand.Rand, between func(low, high time.Duration) time.Dur
 		s.Fault.Kind = append(broken, standin.Throttle)[r.IntN(len(broken)+1)]
 	case Deaf:
 		s.For = between(time.Second, 8*time.Second)
+	case Ban:
+		// Of whole seconds, as the service says it; the last ban begins when the first ends.
+		s.For = between(6*time.Second, 12*time.Second).Truncate(time.Second)
+		after = s.For + 2*time.Second
 	}
 	return s.At + s.For + after
 }

@@ -71,6 +71,9 @@ func gaps(h History) []Gap {
 			after, _ := h.holder(list[i])
 			g := Gap{Session: session[device], At: end, Took: max(0, list[i].LoggedIn.Sub(end)), Moved: before.Process != after.Process || before.N != after.N}
 			g.Why = h.why(before, list[i-1], end, g.Moved)
+			if h.bannedBetween(device, end, *list[i].LoggedIn) {
+				g.Why = "ban"
+			}
 			for _, f := range before.Frozen {
 				// Nobody was served from the moment on in which it was frozen.
 				if g.Why == frozen && !f.From.After(end) && (f.To.IsZero() || end.Before(f.To.Add(thawed))) {

@@ -125,7 +125,7 @@ func (h *harness) gather(ctx context.Context, t *traffic, to *History) error {
 	}
 	to.Runs = append(to.Runs, h.crew.Admin.Runs()...)
 	h.mu.Lock()
-	to.Lines = slices.Clone(h.lines)
+	to.Lines, to.Bans = slices.Clone(h.lines), slices.Clone(h.bans)
 	h.mu.Unlock()
 	return h.scan(ctx, to)
 }

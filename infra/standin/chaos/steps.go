@@ -174,6 +174,8 @@ func (h *harness) do(ctx context.Context, s Step) error {
 		h.sink.deaf.Store(true)
 		sleep(ctx, s.For)
 		h.sink.deaf.Store(false)
+	case Ban:
+		return h.ban(ctx, s)
 	}
 	return nil
 }
