@@ -149,10 +149,19 @@ lint: $(GOLANGCI) $(ACTIONLINT) ## gofmt, vet, go.mod, golangci-lint, workflows;
 
 FUZZTIME ?= 10s
 
+# At the end of the time Go 1.26 now and then reports the deadline itself as a
+# failure (go.dev/issue/75804): no input failed then, and the test runs once more.
 fuzz: ## each fuzz test for FUZZTIME (10s)
-	@set -e; for file in $$(grep -rl --include='*_test.go' '^func Fuzz' .); do \
+	@set -e; log=$$(mktemp); trap 'rm -f "$$log"' EXIT; \
+	for file in $$(grep -rl --include='*_test.go' '^func Fuzz' .); do \
 		for name in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\).*/\1/p' $$file); do \
-			echo "$$name in $$(dirname $$file)"; $(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) $$(dirname $$file); \
+			echo "$$name in $$(dirname $$file)"; \
+			for try in 1 2 3; do \
+				status=0; $(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) $$(dirname $$file) >"$$log" 2>&1 || status=$$?; \
+				cat "$$log"; \
+				if [ $$status = 0 ] || grep -q 'Failing input' "$$log" || ! grep -qx '    context deadline exceeded' "$$log"; then break; fi; \
+			done; \
+			[ $$status = 0 ]; \
 		done; done
 
 cover: ## how much of the code the tests run, by package, and cover.out for go tool cover
