@@ -77,9 +77,9 @@ func lastEvent(ctx context.Context, s state.Store, name string) (uint64, error) 
 }
 
 // TestKilled kills a process that commits, again and again, at any moment, its
-// opening of the file included. HOLDFAST_KILLS is how often; 100 by default.
+// opening of the file included. HOLDFAST_KILLS is how often; 50 by default.
 func TestKilled(t *testing.T) {
-	kills := 100
+	kills := 50
 	if n := os.Getenv("HOLDFAST_KILLS"); n != "" {
 		var err error
 		if kills, err = strconv.Atoi(n); err != nil {
