@@ -250,8 +250,31 @@ func (k *Keeper) list(l *life, owner string) error {
 	k.hunt.replace(owner, all, l.id, now)
 	if p := k.view.peers[owner]; p != nil {
 		p.empty = len(all) == 0
+		if p.Dead && p.lived && !p.counted {
+			p.counted = true
+			k.taken(l.id, p.Load.Sessions-len(all))
+		}
 	}
 	return nil
+}
+
+// taken notes that others were quicker: what a dead worker had and what is no more
+// listed is theirs by now, and will be in their loads with their next heartbeats.
+// Without it those left over would look like more than this one's share. mu is held.
+func (k *Keeper) taken(me string, sessions int) {
+	var others []*peer
+	for _, w := range receivers(k.alive(me, len(k.held)+len(k.busy))) {
+		if w.id != me {
+			others = append(others, k.view.peers[w.id])
+		}
+	}
+	for i := range others {
+		if sessions > 0 {
+			n := sessions / (len(others) - i)
+			others[i].given += n
+			sessions -= n
+		}
+	}
 }
 
 // notRunning leaves out what runs here or is about to; mu is held.

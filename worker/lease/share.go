@@ -85,20 +85,40 @@ func fairShare(among []worker, free int) int {
 	return bounds[len(bounds)-1] // there are more sessions than places
 }
 
-// nearest is the worker that a session goes to first: weighted rendezvous
-// hashing over those with room below the share. Empty: nobody has room.
-func nearest(session string, among []worker, share int) string {
-	best, id := math.Inf(-1), ""
-	for _, w := range among {
-		room := w.room(share)
-		if room == 0 {
-			continue
-		}
-		if s := score(session, w.id, float64(room)); s > best {
-			best, id = s, w.id
-		}
+// parts says to which worker each free session goes first: by weighted
+// rendezvous hashing, one after the other in an order that is the same for
+// everybody, to the nearest that still has room below the share. One that is not
+// in it finds no room.
+func parts(frees []free, among []worker, share int) map[string]string {
+	names := make([]string, 0, len(frees))
+	for _, f := range frees {
+		names = append(names, f.session)
 	}
-	return id
+	slices.Sort(names)
+	left := make([]int, len(among))
+	for i, w := range among {
+		left[i] = w.room(share)
+	}
+	to := make(map[string]string, len(names))
+	for _, name := range names {
+		best, at := math.Inf(-1), -1
+		for i, w := range among {
+			if left[i] == 0 {
+				continue
+			}
+			// The weight stays what it was: who sees only some of them should come to
+			// the same.
+			if s := score(name, w.id, float64(w.room(share))); s > best {
+				best, at = s, i
+			}
+		}
+		if at < 0 {
+			break
+		}
+		left[at]--
+		to[name] = among[at].id
+	}
+	return to
 }
 
 // score is higher the nearer a session is to a worker; of all sessions, a worker
@@ -128,8 +148,8 @@ type free struct {
 	looked  bool          // somebody has pointed to it
 }
 
-// choose picks the sessions that me claims now. In the first round that is what
-// is nearest to it; what is still there after a poll is taken by whoever is below
+// choose picks the sessions that me claims now. In the first round that is its
+// part of them all; what is still there after a poll is taken by whoever is below
 // its share, and after three by whoever can run it. A worker alone takes all that
 // it has room for.
 func choose(me string, alive []worker, frees []free, poll time.Duration) []string {
@@ -160,11 +180,12 @@ func choose(me string, alive []worker, frees []free, poll time.Duration) []strin
 		inAll--
 	}
 	var later []free
+	first := parts(frees, among, share)
 	for _, f := range order {
 		switch {
 		case inAll <= 0:
 			return mine
-		case inShare > 0 && (len(among) == 1 || nearest(f.session, among, share) == me):
+		case inShare > 0 && (len(among) == 1 || first[f.session] == me):
 			take(f)
 		default:
 			later = append(later, f)

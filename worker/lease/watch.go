@@ -30,7 +30,9 @@ type peer struct {
 	died    time.Time // when its death was first seen
 	listed  time.Time // when its sessions were last listed, once it is dead
 	empty   bool      // that listing found none
-	given   int       // sessions handed to it since its load was read
+	given   int       // sessions that it has got since its load was read
+	lived   bool      // it was seen alive
+	counted bool      // what others had taken of it was counted, once it is dead
 }
 
 func newView() view { return view{peers: make(map[string]*peer)} }
@@ -80,6 +82,7 @@ func (v *view) merge(r state.Roster, now time.Time) {
 			p.beaten(m.Beats, m.Load, now)
 		}
 		p.Dead = m.Dead || wasDead
+		p.lived = p.lived || !p.Dead
 		if p.Dead && p.died.IsZero() {
 			p.died = now
 		}
