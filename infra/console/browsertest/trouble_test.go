@@ -170,6 +170,8 @@ func TestPairByNumberAndDelete(t *testing.T) {
 	p.fill("Name", "by-number")
 	p.press("Create")
 	p.untilText("h1", "by-number")
+	// The code to scan moves what is below it.
+	p.until("a code to scan is shown", `document.querySelector('.pairing img:not([hidden])')?.getBoundingClientRect().height > 0`)
 	p.press("No camera? Type a code on the phone instead")
 	p.fill("Number of the phone, with country code", "12")
 	p.press("Get a code")
