@@ -73,7 +73,7 @@ image: ## dist/image/holdfast-ARCH.tar for ARCHES, by buildah, podman or docker
 # from starving tests with real sockets.
 DETECT := $(if $(shell command -v $${CC:-cc} 2>/dev/null || command -v gcc 2>/dev/null),-race)
 
-test: ## all tests under the race detector; on 2 cores 6 minutes, 10 with Java, Terraform and their stand-ins
+test: ## all tests under the race detector; on 2 cores about 7 minutes, 9 with Java, Terraform and their stand-ins
 	@[ -n "$(DETECT)" ] || echo "no C compiler: the tests run without the race detector"
 	$(RACE) $(GO) test $(DETECT) -p 2 -timeout 10m $(TESTFLAGS) ./...
 	cd state/vault/s3test && $(GO) test $(DETECT) -timeout 2m $(TESTFLAGS) ./...

@@ -64,3 +64,19 @@ func TestPlan(t *testing.T) {
 		t.Error("two seeds, one plan")
 	}
 }
+
+// Two steps of bans do not run at the same time, and hold up nothing else.
+func TestBansOneAtATime(t *testing.T) {
+	h := &harness{busy: map[string]bool{}, count: map[What]int{}}
+	ban := Step{What: Ban}
+	if !h.take(ban) || h.take(ban) {
+		t.Error("the second was not left out")
+	}
+	if !h.take(Step{What: Kill, Worker: "w1"}) {
+		t.Error("a kill was left out")
+	}
+	h.give(ban)
+	if !h.take(ban) {
+		t.Error("one after the other was left out")
+	}
+}

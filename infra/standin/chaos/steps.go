@@ -57,13 +57,19 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// concerns are the workers that a step is about.
+// theBans is what a step reserves that bans sessions. Two at a time could mean the
+// same session, and how long it was told to wait would be unknown.
+const theBans = "the bans"
+
+// concerns are the workers that a step is about, or what else only one has at a time.
 func (h *harness) concerns(s Step) []string {
 	switch {
 	case s.Worker != "":
 		return []string{s.Worker}
 	case s.What == Roll || s.What == Outage:
 		return h.workers()
+	case s.What == Ban:
+		return []string{theBans}
 	}
 	return nil
 }
