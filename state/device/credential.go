@@ -20,7 +20,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/holdfast-wa/holdfast/state"
-	"github.com/holdfast-wa/holdfast/state/journal"
 	"github.com/holdfast-wa/holdfast/state/seal"
 )
 
@@ -31,8 +30,14 @@ const kindCredential state.Kind = "CREDENTIAL"
 // credentialPrefix begins the names of credential objects.
 const credentialPrefix = "credential-"
 
-// errNoJID is what saving a device before its pairing fails with.
-var errNoJID = errors.New("a device is stored when it is paired, not before")
+var (
+	// errNoJID is what saving a device before its pairing fails with.
+	errNoJID = errors.New("a device is stored when it is paired, not before")
+	// errDiscarded is what saving a view fails with whose keys have been given up.
+	errDiscarded = errors.New("the keys of this pairing have been discarded")
+	// errKept is what the library's deletion fails with.
+	errKept = errors.New("credentials are taken out of use by the session's owner alone")
+)
 
 // credential is a credential object: the fields of a store.Device.
 type credential struct {
@@ -186,10 +191,15 @@ func (s *libraryStore) PutDevice(ctx context.Context, dev *store.Device) error {
 	if err := d.check(); err != nil {
 		return err
 	}
+	if s != d.current {
+		return errDiscarded
+	}
 	if err := d.putDevice(context.WithoutCancel(ctx), dev); err != nil {
 		return d.fail(fmt.Errorf("storing the credentials: %w", err))
 	}
 	dev.Initialized = true
+	saved := *dev
+	d.library = &saved
 	d.paired.Store(true)
 	return nil
 }
@@ -258,22 +268,15 @@ func (d *Device) removeObject(ctx context.Context, at state.ObjectPointer) {
 }
 
 // DeleteDevice is called by the library when the server has unlinked the device,
-// and when a pairing fails after its first save. The credentials of a pairing
-// that has ended are quarantined, half-made ones discarded. A Quarantine or
-// Destroy that follows has the last word.
-func (s *libraryStore) DeleteDevice(ctx context.Context, _ *store.Device) error {
-	d := s.d
-	if d.retired.Load() {
-		return nil
-	}
-	ctx = context.WithoutCancel(ctx)
-	if d.established.Load() {
-		return d.Quarantine(ctx, state.CauseLoggedOut, journal.Batch{})
-	}
-	d.life.Lock()
-	defer d.life.Unlock()
-	return d.discard(ctx)
-}
+// and when a pairing fails after its first save. It deletes nothing and says so, by
+// which the client's view stays usable too: what becomes of credentials is the
+// owner's decision, stored in one commit with the state and the cooldown that go
+// with it. Whoever comes after a crash before that commit asks the server again.
+//
+// The library also deletes when it could not send the confirmation of a pairing,
+// or was not told that it could: the server's answer may end the connection before
+// the write returns.
+func (*libraryStore) DeleteDevice(context.Context, *store.Device) error { return errKept }
 
 // loggedIn notes that the server has let the device in: its pairing has ended.
 func (d *Device) loggedIn() {

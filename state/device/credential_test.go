@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"go.mau.fi/whatsmeow/store"
+	"go.mau.fi/whatsmeow/types"
 
 	"github.com/holdfast-wa/holdfast/state"
 	"github.com/holdfast-wa/holdfast/state/device"
@@ -225,7 +226,9 @@ func TestQuarantine(t *testing.T) {
 	given, err := d.Library().PreKeys.GenOnePreKey(ctx)
 	must(t, err)
 
-	must(t, d.Library().Delete(ctx)) // by the library, on 401
+	if d.Library().Delete(ctx) == nil || !d.Paired() || w.meta().Credential == nil {
+		t.Fatal("the library took the credentials out of use, on a 401")
+	}
 	must(t, d.Quarantine(ctx, state.CauseAccountBanned, journal.Batch{Events: []journal.Draft{{Type: state.EventState}}}))
 	must(t, d.Quarantine(ctx, state.CauseBadMAC, journal.Batch{}))
 	m := w.meta()
@@ -295,8 +298,8 @@ func TestQuarantine(t *testing.T) {
 	wantErr(t, device.Restore(ctx, w.config(w.claim())), device.ErrNothingToRestore)
 }
 
-// TestDestroy leaves nothing, also of what the library had quarantined just
-// before, and can be repeated.
+// TestDestroy leaves nothing, also of what was quarantined just before, and can be
+// repeated.
 func TestDestroy(t *testing.T) {
 	ctx := context.Background()
 	for _, keep := range []time.Duration{time.Hour, 0} {
@@ -304,7 +307,7 @@ func TestDestroy(t *testing.T) {
 		w.tune = func(c *device.Config) { c.Quarantine = keep }
 		d := w.paired()
 		fill(t, d.Library())
-		must(t, d.Library().Delete(ctx)) // by Logout
+		must(t, d.Quarantine(ctx, state.CauseLoggedOut, journal.Batch{}))
 		if keep > 0 {
 			must(t, d.Destroy(ctx, journal.Batch{}))
 			must(t, d.Destroy(ctx, journal.Batch{}))
@@ -317,21 +320,15 @@ func TestDestroy(t *testing.T) {
 	}
 }
 
-// TestHalfPaired: a pairing that fails after its first save leaves no
-// credentials, and Fresh starts over.
+// TestHalfPaired: a pairing that is not known to have ended is the owner's to drop,
+// with Fresh, which starts over.
 func TestHalfPaired(t *testing.T) {
 	ctx := context.Background()
 	w := newWorld(t, memory.New(time.Now))
 	d := w.open()
 	must(t, d.Fresh()) // nothing was saved yet
 	libtest.Pair(t, d.Library())
-	must(t, d.Library().Delete(ctx))
-	if m := w.meta(); m.Credential != nil || len(m.Quarantined) != 0 || len(w.objects()) != 0 {
-		t.Fatalf("left: %+v, %v", m, w.objects())
-	}
 	must(t, d.Fresh())
-	libtest.Pair(t, d.Library())
-	must(t, d.Fresh()) // without the library's deletion
 	if d.Paired() || w.meta().Credential != nil {
 		t.Fatal("still paired")
 	}
@@ -340,6 +337,55 @@ func TestHalfPaired(t *testing.T) {
 	must(t, err)
 	wantErr(t, d.Fresh(), device.ErrPaired)
 	same(t, w.open().Library(), d.Library())
+}
+
+// TestDeletedByTheLibrary: the library deletes the device when the server has
+// unlinked it, and when it could not send the confirmation of a pairing, or believes
+// so. What is under way goes on, and the next client, of this process and of the
+// next, asks the server with the same keys.
+func TestDeletedByTheLibrary(t *testing.T) {
+	ctx := context.Background()
+	for _, loggedIn := range []bool{false, true} {
+		w := newWorld(t, memory.New(time.Now))
+		d := w.open()
+		view := d.Library()
+		libtest.Pair(t, view)
+		if loggedIn {
+			_, err := view.PreKeys.UploadedPreKeyCount(ctx)
+			must(t, err)
+		}
+		if view.Delete(ctx) == nil || view.Deleted || !d.Paired() || w.meta().Credential == nil {
+			t.Fatal("the credentials are gone")
+		}
+		must(t, view.Sessions.PutSession(ctx, "1:0", []byte("ratchet")))
+		must(t, d.BeforeSend("receipt"))
+		same(t, d.Library(), view)
+		d = w.open()
+		same(t, d.Library(), view)
+		must(t, d.Destroy(ctx, journal.Batch{}))
+		if m := w.meta(); m.Credential != nil || len(m.Quarantined) != 0 || len(w.objects()) != 0 {
+			t.Fatalf("left: %+v, %v", m, w.objects())
+		}
+	}
+}
+
+// TestSavedAfterItWasDiscarded: a pairing goes on for a moment after its connection
+// has ended. What it saves then does not become the next one's.
+func TestSavedAfterItWasDiscarded(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(t, memory.New(time.Now))
+	d := w.open()
+	late := d.Library()
+	must(t, d.Fresh())
+	jid := types.NewADJID("491700000001", 0, 7)
+	late.ID = &jid
+	if err := late.Save(ctx); err == nil || d.Err() != nil || d.Paired() || len(w.objects()) != 0 {
+		t.Fatalf("saved: %v, paired %v, poisoned %v", err, d.Paired(), d.Err())
+	}
+	libtest.Pair(t, d.Library())
+	if !d.Paired() || w.meta().Credential == nil {
+		t.Fatal("the next pairing did not come about")
+	}
 }
 
 // TestFailedSave: a save that fails in the middle leaves the old credentials

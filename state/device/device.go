@@ -140,8 +140,9 @@ type Device struct {
 	cfg       Config
 	partition state.Partition
 
-	life        gate // held while credentials change
-	library     *store.Device
+	life        gate          // held while credentials change
+	library     *store.Device // as it was saved last; clients work on copies
+	current     *libraryStore // what those of this keyset write through
 	paired      atomic.Bool
 	established atomic.Bool // the pairing has ended: credentials are worth a quarantine
 	retiredSet  string      // keyset id of what this Device quarantined
@@ -290,18 +291,22 @@ func (d *Device) renew() error {
 
 func (d *Device) attach(dev *store.Device) {
 	s := &libraryStore{d}
+	d.current = s
 	dev.SetAllStores(s)
 	dev.LIDs = s
 	dev.Container = s
 	dev.Initialized = true
 }
 
-// Library returns the library's view: what a client is made with. Fresh
-// replaces it.
+// Library returns what a client is made with: a view of its own, which others see
+// no changes of before it is saved. The library goes on with a pairing for a moment
+// after its connection has ended, and that is not to reach the next client. It waits
+// for a save that goes on.
 func (d *Device) Library() *store.Device {
 	d.life.Lock()
 	defer d.life.Unlock()
-	return d.library
+	view := *d.library
+	return &view
 }
 
 // Paired says that the device has credentials which have been stored.

@@ -114,8 +114,7 @@ func (d *Device) storeRing(ctx context.Context) error {
 // Quarantine takes the credentials out of use, in one fenced commit with extra:
 // the Device works no more, the session has no credentials, and what it had is
 // kept sealed for Config.Quarantine, for Restore. With no time to keep it is
-// Destroy. It may be called again, and after the library's own deletion: the
-// cause of the last call is kept.
+// Destroy. It may be called again: the cause of the last call is kept.
 func (d *Device) Quarantine(ctx context.Context, cause state.Cause, extra journal.Batch) error {
 	if d.cfg.Quarantine <= 0 {
 		return d.Destroy(ctx, extra)

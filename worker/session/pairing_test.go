@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"syscall"
 	"testing"
@@ -186,7 +187,8 @@ func TestARestartBeforeTheWordOfThePairing(t *testing.T) {
 // login tells whether the server knows the device.
 func TestALineThatEndsBeforeTheWordOfThePairing(t *testing.T) {
 	for _, known := range []bool{true, false} {
-		for _, end := range []policy.Signal{{Kind: policy.SignalClosed}, {Kind: policy.SignalClosed, Err: syscall.ECONNRESET}, {Kind: policy.SignalStreamEnd}} {
+		for _, end := range []policy.Signal{{Kind: policy.SignalClosed}, {Kind: policy.SignalClosed, Err: syscall.ECONNRESET}, {Kind: policy.SignalStreamEnd},
+			{Kind: policy.SignalPairError, Err: errors.New("failed to send pairing confirmation")}} {
 			t.Run(fmt.Sprint(known, end.Kind, end.Err), func(t *testing.T) {
 				bubble(t, func(t *testing.T, w *world) {
 					w.behave = func(l *fakeLine) {
@@ -213,6 +215,36 @@ func TestALineThatEndsBeforeTheWordOfThePairing(t *testing.T) {
 				})
 			})
 		}
+	}
+}
+
+// TestAScanAtTheLastMoment: the codes run out, or the time does, while the word of
+// the pairing is on its way.
+func TestAScanAtTheLastMoment(t *testing.T) {
+	for name, at := range map[string]time.Duration{"the last code": 159 * time.Second, "the last of the session's time": policy.Guide().QRTimeout - time.Second} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *world) {
+				started := time.Now()
+				adopted := false
+				w.behave = func(l *fakeLine) {
+					if l.call.Device.Paired() {
+						l.login()
+						return
+					}
+					showCodes(l)
+					if left := at - time.Since(started); left < 160*time.Second && !adopted {
+						adopted = true
+						time.Sleep(left)
+						w.adopt(l) // and the line says nothing
+					}
+				}
+				w.start()
+				time.Sleep(policy.Guide().QRTimeout + time.Minute)
+				if st := w.status(); !adopted || st.State != state.Online || !st.Paired {
+					t.Errorf("adopted %v, %s %s, paired %v", adopted, st.State, st.Cause, st.Paired)
+				}
+			})
+		})
 	}
 }
 

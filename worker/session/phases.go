@@ -75,6 +75,16 @@ func (a *actor) begin(ctx context.Context) phase {
 	return a.connecting
 }
 
+// learnPaired takes over whether there are credentials. Where that is news, their
+// process died, or their connection ended, between storing them and hearing of it:
+// whether the pairing has ended is the server's to say.
+func (a *actor) learnPaired() {
+	if a.dev.Paired() && !a.st.Paired {
+		a.unproven = true
+	}
+	a.st.Paired = a.dev.Paired()
+}
+
 // connecting dials and logs in.
 func (a *actor) connecting(ctx context.Context) phase {
 	a.enter("connecting")
@@ -93,12 +103,7 @@ func (a *actor) connecting(ctx context.Context) phase {
 		}
 		return a.strand(err)
 	}
-	if a.dev.Paired() && !a.st.Paired {
-		// The last process died between storing the credentials and telling the
-		// server: whether the pairing has ended is the server's to say.
-		a.unproven = true
-	}
-	a.st.Paired = a.dev.Paired()
+	a.learnPaired()
 	if !a.st.Holding {
 		deaths := policy.Deaths(a.st.DeathsHolding)
 		if deaths.Poisoned() || policy.Unexplained(a.st.DeathsUnexplained).Poisoned() {
@@ -135,6 +140,13 @@ func (a *actor) connecting(ctx context.Context) phase {
 	if err := a.dial(ctx); err != nil {
 		return a.signal(ctx, policy.Signal{Kind: policy.SignalDialFailed, Err: err})
 	}
+	return a.admission(ctx)
+}
+
+// admission is what follows a dial: a pairing, or the wait for the login. The
+// pairing of an earlier connection may have been stored in the meantime.
+func (a *actor) admission(ctx context.Context) phase {
+	a.learnPaired()
 	if !a.st.Paired {
 		return a.pairing
 	}
@@ -236,9 +248,10 @@ func (a *actor) pairing(ctx context.Context) phase {
 				scanned = time.Now()
 				return a.scanned(e), true
 			case whatsapp.Signalled:
-				if scanned.IsZero() && a.dev.Paired() && lineEnded(e.Signal) {
+				if scanned.IsZero() && a.dev.Paired() && (lineEnded(e.Signal) || e.Signal.Kind == policy.SignalPairError) {
 					// The credentials are stored, and the server or the network was quicker
-					// than the word of it. Whether the pairing has ended a login will tell.
+					// than the word of it, or the confirmation failed on its way. Whether the
+					// pairing has ended a login will tell.
 					return a.signal(ctx, policy.Signal{Kind: policy.SignalLoginReconnect, Err: e.Signal.Err}), true
 				}
 				if scanned.IsZero() && usedUp(e.Signal, shown) && a.set.RenewQR(started, renewals, time.Now()) {
@@ -254,6 +267,8 @@ func (a *actor) pairing(ctx context.Context) phase {
 		case !scanned.IsZero():
 			return a.signal(ctx, policy.Signal{Kind: policy.SignalClosed,
 				Err: fmt.Errorf("no restart within %s after the scan", pairedWithoutRestart)})
+		case a.dev.Paired(): // scanned at the last moment, and not told of yet
+			return a.signal(ctx, policy.Signal{Kind: policy.SignalLoginReconnect})
 		case shown.left() && time.Since(started) < a.set.QRTimeout:
 			if next := a.showNextQR(&shown); next != nil {
 				return next
@@ -268,6 +283,9 @@ func (a *actor) pairing(ctx context.Context) phase {
 		shown = qrRun{}
 		if err := a.dial(ctx); err != nil {
 			return a.signal(ctx, policy.Signal{Kind: policy.SignalDialFailed, Err: err})
+		}
+		if a.dev.Paired() {
+			return a.admission
 		}
 	}
 }

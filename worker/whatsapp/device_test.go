@@ -1,6 +1,7 @@
 package whatsapp
 
 import (
+	"context"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -10,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"go.mau.fi/whatsmeow/store"
 
 	"github.com/holdfast-wa/holdfast/infra/wasim"
 	"github.com/holdfast-wa/holdfast/state"
@@ -182,6 +185,122 @@ func TestWithTheRealDevice(t *testing.T) {
 	truth := w.sim.Truth()
 	if len(truth.Anomalies) != 0 || len(truth.Overlaps) != 0 || len(ada.Undecryptable()) != 0 {
 		t.Errorf("anomalies %+v, overlaps %+v, undecryptable %+v", truth.Anomalies, truth.Overlaps, ada.Undecryptable())
+	}
+}
+
+// holding is a device that holds back a stanza of ours, and tells when the library
+// has deleted it.
+type holding struct {
+	*device.Device
+	which               func(tag string) bool
+	held, free, deleted chan struct{}
+	once                sync.Once
+}
+
+func hold(d *device.Device, which func(tag string) bool) *holding {
+	return &holding{Device: d, which: which, held: make(chan struct{}), free: make(chan struct{}), deleted: make(chan struct{})}
+}
+
+func (h *holding) BeforeSend(tag string) error {
+	if h.which(tag) {
+		h.once.Do(func() { close(h.held) })
+		<-h.free
+	}
+	return h.Device.BeforeSend(tag)
+}
+
+func (h *holding) Library() *store.Device {
+	view := h.Device.Library()
+	view.Container = container{view.Container, sync.OnceFunc(func() { close(h.deleted) })}
+	return view
+}
+
+type container struct {
+	store.DeviceContainer
+	told func()
+}
+
+func (c container) DeleteDevice(ctx context.Context, dev *store.Device) error {
+	defer c.told()
+	return c.DeviceContainer.DeleteDevice(ctx, dev)
+}
+
+// TestCutBeforeThePairingIsConfirmed: the library deletes the device when it cannot
+// send the confirmation, and is not sure of it when it says so. The credentials
+// stay, and the next connection asks the server with them.
+func TestCutBeforeThePairingIsConfirmed(t *testing.T) {
+	w := newWorld(t, false)
+	d := newOwned(t).open()
+	h := hold(d, func(string) bool { return d.Paired() })
+	l, m := w.line(func(c *Config) { c.Device = h })
+	if err := l.Connect(w.ctx); err != nil {
+		t.Fatal(err)
+	}
+	scanned := make(chan error, 1)
+	code := await[QRCodes](w.ctx, t, m, nil).Codes[0]
+	go func() {
+		_, err := w.sim.Phone(account).Scan(w.ctx, code)
+		scanned <- err
+	}()
+	<-h.held
+	l.Cut()
+	close(h.free)
+	letGo(t, l)
+	if err := <-scanned; err == nil {
+		t.Error("the phone shows a device whose confirmation was not sent")
+	}
+	<-h.deleted
+	if !d.Paired() {
+		t.Fatal("the credentials are gone")
+	}
+	next, m := w.line(func(c *Config) { c.Device = d })
+	if err := next.Connect(w.ctx); err != nil {
+		t.Fatal(err)
+	}
+	if got := policy.Classify(w.ends(m), true); got != state.CauseLoggedOut {
+		t.Errorf("the server was asked, and the answer was %s", got)
+	}
+}
+
+// TestUnlinkedInTheMiddleOfSomething: the library deletes the device while a stanza
+// is on its way out. That is no failure of the store, and what ended the connection
+// is what the server said.
+func TestUnlinkedInTheMiddleOfSomething(t *testing.T) {
+	w := newWorld(t, false)
+	d := newOwned(t).open()
+	l, m := w.line(func(c *Config) { c.Device = d })
+	if err := l.Connect(w.ctx); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.sim.Phone(account).Scan(w.ctx, await[QRCodes](w.ctx, t, m, nil).Codes[0]); err != nil {
+		t.Fatal(err)
+	}
+	w.ends(m)
+	letGo(t, l)
+
+	h := hold(d, func(tag string) bool { return tag == "message" })
+	l, m = w.line(func(c *Config) { c.Device = h })
+	if err := l.Connect(w.ctx); err != nil {
+		t.Fatal(err)
+	}
+	await[Connected](w.ctx, t, m, nil)
+	sent := make(chan error, 1)
+	go func() {
+		_, err := l.SendText(w.ctx, NewMessageID(), "491700000002", "hello")
+		sent <- err
+	}()
+	<-h.held
+	if _, err := w.sim.Inject(wasim.Fault{Kind: wasim.DeviceRemoved, Now: true}); err != nil {
+		t.Fatal(err)
+	}
+	<-h.deleted
+	close(h.free)
+	if got := policy.Classify(w.ends(m), true); got != state.CauseLoggedOut {
+		t.Errorf("the connection ended with %s", got)
+	}
+	_ = <-sent // whether it got through is the server's matter
+	if !d.Paired() || d.Err() != nil {
+		t.Errorf("paired %v, failed %v: the owner was not asked", d.Paired(), d.Err())
 	}
 }
 

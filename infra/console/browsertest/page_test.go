@@ -306,16 +306,31 @@ func (p *tab) picture(params page.CaptureScreenshotParams) ([]byte, error) {
 	})
 }
 
-// readQR reads the code on the screen as a phone's camera would.
-func (p *tab) readQR() (string, error) {
+// readQR reads the code on the screen as a phone's camera would: from one picture,
+// and if that is too hard for the reader here, from others, larger ones and such as
+// show nothing but the code. It finds no code in one picture of a hundred.
+func (p *tab) readQR() (code string, err error) {
+	p.t.Helper()
+	for _, scale := range []float64{3, 4, 5} {
+		for _, pure := range []bool{false, true} {
+			if code, err = p.readPicture(scale, pure); err == nil {
+				return code, nil
+			}
+		}
+	}
+	return "", err
+}
+
+func (p *tab) readPicture(scale float64, pure bool) (string, error) {
 	p.t.Helper()
 	p.until("a QR code is shown", `(() => { const q = document.querySelector('img.qr'); return q?.checkVisibility() && q.complete && q.naturalWidth > 0; })()`)
 	box := eval[page.Viewport](p, `(() => {
 		const q = document.querySelector('img.qr');
 		q.scrollIntoView({ block: 'center', behavior: 'instant' });
 		const b = q.getBoundingClientRect();
-		return { x: b.x + scrollX, y: b.y + scrollY, width: b.width, height: b.height, scale: 3 };
+		return { x: b.x + scrollX, y: b.y + scrollY, width: b.width, height: b.height };
 	})()`)
+	box.Scale = scale
 	png, err := p.picture(page.CaptureScreenshotParams{Clip: &box, CaptureBeyondViewport: new(true)})
 	if err != nil {
 		return "", err
@@ -328,7 +343,11 @@ func (p *tab) readQR() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	read, err := qrcode.NewQRCodeReader().Decode(bitmap, map[gozxing.DecodeHintType]any{gozxing.DecodeHintType_TRY_HARDER: true})
+	hints := map[gozxing.DecodeHintType]any{gozxing.DecodeHintType_TRY_HARDER: true}
+	if pure {
+		hints[gozxing.DecodeHintType_PURE_BARCODE] = true
+	}
+	read, err := qrcode.NewQRCodeReader().Decode(bitmap, hints)
 	if err != nil {
 		return "", err
 	}
@@ -336,12 +355,11 @@ func (p *tab) readQR() (string, error) {
 }
 
 // scan reads the code from the screen and has a phone scan it. A code may change
-// between the two, and some that a phone reads are too hard for the reader here:
-// then the next one is taken.
+// between the two: then the next one is taken.
 func (p *tab) scan(s *stage, number string) {
 	p.t.Helper()
 	var said []byte
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); {
+	for end := time.Now().Add(2 * within); time.Now().Before(end); { // a code may last for 60 s
 		code, err := p.readQR()
 		if err != nil {
 			said = []byte(err.Error())

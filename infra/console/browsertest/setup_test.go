@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -76,6 +77,9 @@ func needBrowser(t *testing.T) {
 	t.Skip(why)
 }
 
+// drawings are the lines of a QR code in a terminal.
+var drawings = regexp.MustCompile(`(?m)^.*[▀▄█]{4}.*\n`)
+
 // program is holdfast with some arguments, as a process.
 type program struct {
 	t    *testing.T
@@ -105,8 +109,8 @@ func startProgram(t *testing.T, env []string, args ...string) *program {
 		if t.Failed() {
 			p.mu.Lock()
 			defer p.mu.Unlock()
-			log := p.log.String()
-			t.Logf("the end of the log of holdfast %s:\n%s", args[0], log[max(0, len(log)-4000):])
+			log := drawings.ReplaceAllString(p.log.String(), "")
+			t.Logf("the end of the log of holdfast %s:\n%s", args[0], log[max(0, len(log)-8000):])
 		}
 	})
 	return p
