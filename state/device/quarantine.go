@@ -246,6 +246,19 @@ func (d *Device) Fresh() error {
 	return d.renew()
 }
 
+// Restorable returns nil if Restore would find something, else what it would fail
+// with, or that the store does not answer. It changes nothing.
+func Restorable(ctx context.Context, cfg Config) error {
+	if err := cfg.fill(); err != nil {
+		return err
+	}
+	m, _, err := readMeta(ctx, cfg.Store, state.OfSession(cfg.Session))
+	if err != nil {
+		return err
+	}
+	return restore(&m, cfg.Now())
+}
+
 // Restore makes the newest quarantined credentials that have not expired the
 // session's again. ErrPaired if it has others, ErrNothingToRestore if there are
 // none, ErrMoved if they were exported: those come back with TakeBack alone. A
@@ -254,25 +267,27 @@ func Restore(ctx context.Context, cfg Config) error {
 	if err := cfg.fill(); err != nil {
 		return err
 	}
-	return updateMeta(ctx, cfg, nil, func(m *state.Meta) error {
-		if err := away(*m); err != nil {
-			return err
+	return updateMeta(ctx, cfg, nil, func(m *state.Meta) error { return restore(m, cfg.Now()) })
+}
+
+func restore(m *state.Meta, now time.Time) error {
+	if err := away(*m); err != nil {
+		return err
+	}
+	if m.Credential != nil {
+		return ErrPaired
+	}
+	best := -1
+	for i, q := range m.Quarantined {
+		if q.Cause != state.CauseMoved && q.Cause != state.CauseStaleCredentials && q.Until.After(now) && (best < 0 || q.At.After(m.Quarantined[best].At)) {
+			best = i
 		}
-		if m.Credential != nil {
-			return ErrPaired
-		}
-		best := -1
-		for i, q := range m.Quarantined {
-			if q.Cause != state.CauseMoved && q.Cause != state.CauseStaleCredentials && q.Until.After(cfg.Now()) && (best < 0 || q.At.After(m.Quarantined[best].At)) {
-				best = i
-			}
-		}
-		if best < 0 {
-			return ErrNothingToRestore
-		}
-		q := m.Quarantined[best]
-		m.Credential, m.Keyset, m.KeysetID = &q.Credential, q.Keyset, q.KeysetID
-		m.Quarantined = slices.Delete(m.Quarantined, best, best+1)
-		return nil
-	})
+	}
+	if best < 0 {
+		return ErrNothingToRestore
+	}
+	q := m.Quarantined[best]
+	m.Credential, m.Keyset, m.KeysetID = &q.Credential, q.Keyset, q.KeysetID
+	m.Quarantined = slices.Delete(m.Quarantined, best, best+1)
+	return nil
 }

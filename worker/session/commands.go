@@ -215,6 +215,7 @@ func (a *actor) freshCycle() phase {
 	a.cutCurrent()
 	a.endOnline(time.Now())
 	a.dropLine()
+	a.hideQR() // before anybody is told that the command is done, and asks for the fresh one
 	a.applySnapshot(&a.st, a.snapshot().Settled())
 	a.fresh = true
 	return a.pardon(a.connecting)
@@ -267,18 +268,19 @@ func (a *actor) restore(ctx context.Context, o Order) phase {
 	if a.st.Paired {
 		return a.finish(o, failed("already_paired", "the session has credentials; disconnect it first if the old ones are wanted"), nil)
 	}
+	var stale *device.StaleError
+	switch err := device.Restorable(ctx, a.deviceConfig()); {
+	case err == nil:
+	case errors.Is(err, device.ErrNothingToRestore), errors.Is(err, device.ErrPaired), errors.As(err, &stale):
+		return a.finish(o, failed("nothing_to_restore", "%v", err), nil) // a code that is shown stays good
+	default:
+		return a.strand(err)
+	}
 	a.cutCurrent()
 	a.dropLine()
 	a.dropDevice()
 	if err := device.Restore(ctx, a.deviceConfig()); err != nil {
-		if a.jrn.Err() != nil {
-			return a.strand(a.jrn.Err())
-		}
-		next := a.parked(a.st.NextAttemptAt)
-		if a.phase == "connecting" || a.phase == "pairing" {
-			next = a.freshCycle() // it goes on showing codes
-		}
-		return a.finish(o, failed("nothing_to_restore", "%v", err), next)
+		return a.strand(err) // another owner, or the store
 	}
 	a.st.Paired = true
 	return a.finish(o, done("the quarantined credentials are in use again"), a.freshCycle())

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -225,23 +226,22 @@ func TestAScanAtTheLastMoment(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
 				started := time.Now()
-				adopted := false
+				var adopted atomic.Bool
 				w.behave = func(l *fakeLine) {
 					if l.call.Device.Paired() {
 						l.login()
 						return
 					}
 					showCodes(l)
-					if left := at - time.Since(started); left < 160*time.Second && !adopted {
-						adopted = true
+					if left := at - time.Since(started); left < 160*time.Second && !adopted.Swap(true) {
 						time.Sleep(left)
 						w.adopt(l) // and the line says nothing
 					}
 				}
 				w.start()
 				time.Sleep(policy.Guide().QRTimeout + time.Minute)
-				if st := w.status(); !adopted || st.State != state.Online || !st.Paired {
-					t.Errorf("adopted %v, %s %s, paired %v", adopted, st.State, st.Cause, st.Paired)
+				if st := w.status(); !adopted.Load() || st.State != state.Online || !st.Paired {
+					t.Errorf("adopted %v, %s %s, paired %v", adopted.Load(), st.State, st.Cause, st.Paired)
 				}
 			})
 		})
@@ -399,6 +399,49 @@ func TestCommands(t *testing.T) {
 			}
 			if st := w.status(); st.State != state.Online || !st.Paired {
 				t.Errorf("%s paired %v", st.State, st.Paired)
+			}
+		})
+	})
+	t.Run("restore of nothing while a code is shown", func(t *testing.T) {
+		bubble(t, func(t *testing.T, w *world) {
+			w.behave = showCodes
+			w.start()
+			time.Sleep(time.Second)
+			if c := w.command(state.VerbRestore, nil); c.State != state.CommandFailed || c.Code != "nothing_to_restore" {
+				t.Errorf("%+v", c)
+			}
+			if n, st := len(w.dialled()), w.status(); n != 1 || st.State != state.Pairing {
+				t.Errorf("%d dials, %s: the code that somebody is scanning was taken away", n, st.State)
+			}
+		})
+	})
+	t.Run("an old code is hidden before the restart is done", func(t *testing.T) {
+		bubble(t, func(t *testing.T, w *world) {
+			w.behave = func(l *fakeLine) {
+				if len(w.dialled()) == 1 {
+					showCodes(l)
+				}
+			}
+			restarted := 0
+			w.cfg = func(c *Config) {
+				next := c.Committed
+				c.Committed = func(name string, events []state.Event) {
+					next(name, events)
+					for _, e := range events {
+						if e.Type != state.EventCommandDone {
+							continue
+						}
+						restarted++
+						if _, err := w.store.Get(context.Background(), state.OfSession("shop"), state.Key{Kind: state.KindQR}); err == nil {
+							t.Error("the restart is done, and the old code is still to be had")
+						}
+					}
+				}
+			}
+			w.start()
+			time.Sleep(time.Second)
+			if c := w.command(state.VerbRestart, nil); c.State != state.CommandDone || restarted != 1 {
+				t.Errorf("%+v, told of %d times", c, restarted)
 			}
 		})
 	})
