@@ -316,17 +316,37 @@ func (c *conn) end(how string, nodes ...waBinary.Node) {
 	c.retire(how)
 }
 
-// retire makes a socket count no more and closes it after the grace. The lock
-// is held.
+// retire makes a socket count no more and closes it after the grace, if what is
+// queued has been written by then: on a busy host the writer may be late, and a final
+// stanza that never leaves is another fault. The lock is held.
 func (c *conn) retire(how string) {
 	c.ended = true
 	c.rec.Ended = c.s.at()
 	if d := c.device; d != nil && d.conn == c {
 		d.conn = nil
 	}
-	grace := time.AfterFunc(c.s.opt.CloseGrace, func() { c.cut(false, how) })
+	var grace *time.Timer
+	grace = time.AfterFunc(c.s.opt.CloseGrace, func() {
+		c.s.mu.Lock()
+		late := c.unwritten()
+		if late {
+			grace.Reset(c.s.opt.CloseGrace)
+		}
+		c.s.mu.Unlock()
+		if !late {
+			c.cut(false, how)
+		}
+	})
 	c.timers = append(c.timers, grace)
 	c.s.notify()
+}
+
+// unwritten says that stanzas are on their way out. One that cannot be written ends
+// the socket after writeTime.
+func (c *conn) unwritten() bool {
+	c.qmu.Lock()
+	defer c.qmu.Unlock()
+	return c.writing && !c.closed
 }
 
 // result answers an iq with a result and these children.

@@ -70,6 +70,22 @@ func signals() map[string]struct {
 	return rows
 }
 
+// TestAFinalStanzaThatIsLate: a socket is not closed before its last stanza has left,
+// however long that takes.
+func TestAFinalStanzaThatIsLate(t *testing.T) {
+	s := start(t, wasim.Options{CloseGrace: time.Millisecond})
+	ctx := within(t)
+	dev := memstore.New()
+	d := must(s.Enrol(ctx, "4918999999", dev))
+	b := newBot(t, s, dev)
+	if err := wasimtest.Connect(ctx, b.Client); err != nil {
+		t.Fatal(err)
+	}
+	must(s.Inject(wasim.Fault{Kind: wasim.Delay, DelayMS: 300, Device: d.JID().String(), Now: true}))
+	must(s.Inject(wasim.Fault{Kind: wasim.StreamError, Code: 516, Device: d.JID().String(), Now: true}))
+	expect(t, b, typed(func(e *events.StreamError) bool { return e.Code == "516" }))
+}
+
 func TestSignals(t *testing.T) {
 	s := start(t, wasim.Options{})
 	i := 0

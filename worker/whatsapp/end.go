@@ -19,6 +19,11 @@ import (
 // the read loop come from different goroutines, in any order.
 const settle = 800 * time.Millisecond
 
+// settleAtMost bounds how much longer it is while the library holds frames that it
+// has not made nodes of: on a busy host its goroutine may be late, and the server's
+// last word is in one of them.
+const settleAtMost = 10 * time.Second
+
 // weight is how much an explanation of an end is worth. A heavier one takes the
 // place of a lighter one.
 type weight int
@@ -37,9 +42,10 @@ type verdict struct {
 	best   policy.Signal
 	weight weight
 	timer  *time.Timer
-	over   bool  // told, or to be told no more
-	read   error // the connection's first read error
-	write  error // what the network said to a write
+	due    time.Time // when it is told in any case
+	over   bool      // told, or to be told no more
+	read   error     // the connection's first read error
+	write  error     // what the network said to a write
 }
 
 func (v *verdict) silence() {
@@ -113,13 +119,29 @@ func (l *Line) judge(w weight, sig policy.Signal, final bool) {
 	}
 	if !final || v.weight < weightEvent {
 		if v.timer == nil {
-			v.timer = time.AfterFunc(settle, l.tell)
+			v.due = time.Now().Add(settleAtMost)
+			v.timer = time.AfterFunc(settle, l.settled)
 		}
 		v.mu.Unlock()
 		return
 	}
 	v.mu.Unlock()
 	l.tell()
+}
+
+// settled tells the verdict, once the library has looked at all that it was given.
+// The first frame is the handshake's.
+func (l *Line) settled() {
+	v := &l.end
+	v.mu.Lock()
+	wait := l.given.Load()-l.taken.Load() > 1 && time.Now().Before(v.due)
+	if wait && v.timer != nil {
+		v.timer.Reset(settle / 8)
+	}
+	v.mu.Unlock()
+	if !wait {
+		l.tell()
+	}
 }
 
 // tell posts the verdict.

@@ -58,6 +58,25 @@ func TestVerdict(t *testing.T) {
 			time.Sleep(50 * time.Millisecond)
 			l.received(streamError("503", ""))
 		}, policy.SignalStreamError, 503, state.CauseUnavailable, settle},
+		{"the end long before the node is handled: the host is busy", func(l *Line) {
+			l.given.Store(3)
+			l.taken.Store(1)
+			l.readFailed(io.EOF)
+			l.readEnded()
+			time.Sleep(4*time.Second - time.Millisecond)
+			(&libLog{line: l, part: partRecv}).Debugf("%s", failureNode("401", nil))
+		}, policy.SignalFailure, 401, state.CauseLoggedOut, 4 * time.Second},
+		{"a frame that nothing comes of", func(l *Line) {
+			l.given.Store(3)
+			l.taken.Store(1)
+			l.readEnded()
+		}, policy.SignalClosed, 0, state.CauseConnectionLost, settleAtMost},
+		{"a frame that is no node", func(l *Line) {
+			l.given.Store(3)
+			l.taken.Store(1)
+			(&libLog{line: l}).Warnf(formatNoNode+": %v", io.EOF)
+			l.readEnded()
+		}, policy.SignalClosed, 0, state.CauseConnectionLost, settle},
 		{"an event without its node", func(l *Line) { l.handle(&events.StreamReplaced{}) },
 			policy.SignalStreamReplaced, 0, state.CauseReplaced, 0},
 		{"a node alone: the server leaves the connection open", func(l *Line) { l.received(failureNode("500", nil)) },
@@ -112,7 +131,7 @@ func TestVerdict(t *testing.T) {
 				l, m := loose(t, newFakeStore(), nil)
 				begun := time.Now()
 				c.do(l)
-				for len(m.terminal()) == 0 && time.Since(begun) < time.Second {
+				for len(m.terminal()) == 0 && time.Since(begun) < time.Minute {
 					time.Sleep(time.Millisecond)
 				}
 				if got := time.Since(begun).Truncate(10 * time.Millisecond); got != c.at {

@@ -64,6 +64,8 @@ type Line struct {
 
 	started  atomic.Bool   // Connect was called
 	open     atomic.Bool   // the handshake is complete
+	given    atomic.Int64  // frames that the library was given
+	taken    atomic.Int64  // those of them that it has made nodes of, or cannot
 	readOver chan struct{} // closed when the read loop has ended
 	dropped  chan struct{} // closed when the library has let go of the socket by itself
 	dropping sync.Once
@@ -107,7 +109,8 @@ func (s *Service) NewLine(cfg Config) (*Line, error) {
 	l.cli = cli
 	// The client comes with three clones of the default transport, which would
 	// keep memory and look at the environment's proxy.
-	socket := (&upgrader{svc: s, route: r, tether: &l.tether, failed: l.end.noteRead, unsent: l.end.noteWrite}).client()
+	socket := (&upgrader{svc: s, route: r, tether: &l.tether, failed: l.end.noteRead, unsent: l.end.noteWrite,
+		given: func() { l.given.Add(1) }}).client()
 	cli.SetWebsocketHTTPClient(socket)
 	cli.SetPreLoginHTTPClient(socket)
 	cli.SetMediaHTTPClient(r.media())

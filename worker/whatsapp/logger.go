@@ -37,6 +37,8 @@ const (
 
 	formatPumpExit     = "Frame websocket read pump exiting"
 	formatNotOpened    = "Failed to decrypt frame"
+	formatNotUnpacked  = "Failed to decompress frame"
+	formatNoNode       = "Failed to decode node in frame"
 	formatReadError    = "Error reading from websocket"
 	formatSlowNode     = "Node handling is taking long for"
 	formatSlowDone     = "Node handling took"
@@ -58,6 +60,7 @@ func (l *libLog) Debugf(format string, args ...any) {
 	case partRecv:
 		if n, ok := only[*waBinary.Node](args); ok {
 			l.line.received(n)
+			l.line.taken.Add(1)
 		}
 	case partSend:
 		if n, ok := only[*waBinary.Node](args); ok {
@@ -89,13 +92,15 @@ func (l *libLog) Warnf(format string, args ...any) {
 	case l.part == partSocket && strings.HasPrefix(format, formatNotOpened):
 		l.line.fail(policy.Signal{Kind: policy.SignalClosed, Err: errFrame})
 	case strings.HasPrefix(format, formatSlowNode):
-		if len(args) == 2 {
-			if d, ok := args[1].(time.Duration); ok {
+		for _, arg := range args {
+			if d, ok := arg.(time.Duration); ok {
 				l.line.handlerSlow(d)
 			}
 		}
 	case strings.HasPrefix(format, formatSlowDone), strings.HasPrefix(format, formatBackground):
 		l.line.handlerFree()
+	case strings.HasPrefix(format, formatNotUnpacked), strings.HasPrefix(format, formatNoNode):
+		l.line.taken.Add(1)
 	}
 	l.print(format, args)
 }

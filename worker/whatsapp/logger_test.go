@@ -28,7 +28,7 @@ func TestFormatsAreTheLibrarys(t *testing.T) {
 	for file, formats := range map[string][]string{
 		"client.go": {`recvLog.Debugf("%s", node)`, `sendLog.Debugf("%s", &node)`, `Sub("` + partRecv + `")`, `Sub("` + partSend + `")`, `Sub("` + partSocket + `")`,
 			`Warnf("` + formatSlowNode + ` %s (started %s ago)", node, time.Since(start))`, `Warnf("` + formatSlowDone, `Warnf("` + formatBackground, `Errorf("Event handler ` + formatPanicked, formatFrameHex,
-			`Debugf("` + formatDropped, `Debugf("` + formatDroppedQuiet},
+			`Warnf("` + formatNotUnpacked, `Warnf("` + formatNoNode, `Debugf("` + formatDropped, `Debugf("` + formatDroppedQuiet},
 		"socket/framesocket.go": {`Debugf("` + formatPumpExit, `Errorf("` + formatReadError + `: %v", err)`},
 		"socket/noisesocket.go": {`Warnf("` + formatNotOpened},
 		"pair.go":               {`Errorf("` + formatPairFailed + `: %v", err)`},

@@ -25,6 +25,7 @@ var errOversized = errors.New("a websocket message of over 16 MiB")
 type reframer struct {
 	in       func([]byte) (int, error)
 	awaited  func() bool // whether the first frame is waited for
+	given    func()      // told of each frame; nil: nobody counts
 	out      []byte      // rewritten, not yet read
 	answered bool        // a frame was given
 
@@ -189,4 +190,7 @@ func (r *reframer) emit() {
 	r.out = append(r.out, r.frame...)
 	r.frame = nil
 	r.answered = true
+	if r.given != nil {
+		r.given()
+	}
 }

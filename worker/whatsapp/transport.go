@@ -92,6 +92,7 @@ type upgrader struct {
 	tether *tether
 	failed func(error) // told of the connection's read error
 	unsent func(error) // and of its write error
+	given  func()      // told of each frame that the library is given; nil: nobody counts
 }
 
 // client wraps the upgrader for the library. Redirects are not followed: a
@@ -162,7 +163,7 @@ func (u *upgrader) upgrade(req *http.Request, conn net.Conn) (*http.Response, er
 		early, _ := br.Peek(n)
 		s.early = append([]byte(nil), early...)
 	}
-	s.frames.in, s.frames.awaited = s.readRaw, s.awaited
+	s.frames.in, s.frames.awaited, s.frames.given = s.readRaw, s.awaited, u.given
 	resp.Body = s
 	return resp, nil
 }
