@@ -52,7 +52,7 @@ type Options struct {
 	NoRetry     bool          // contacts do not ask for what they could not decrypt again
 	Redeliver   time.Duration // what is not acknowledged on a live socket is sent again after this; 0: on the next login only
 	PairingTime time.Duration // an unpaired socket is closed after this; default 165 s
-	CloseGrace  time.Duration // between a final stanza (failure, stream:error) and the end of the socket; default 250 ms
+	CloseGrace  time.Duration // at least, between a final stanza (failure, stream:error) and the end of the socket; default 250 ms
 	QuietPhone  bool          // the phone sends no app-state keys and no history after a pairing
 	MaxRecords  int           // records of each kind that Truth keeps, oldest dropped first; default 200,000
 

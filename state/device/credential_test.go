@@ -232,7 +232,7 @@ func TestQuarantine(t *testing.T) {
 	must(t, d.Quarantine(ctx, state.CauseAccountBanned, journal.Batch{Events: []journal.Draft{{Type: state.EventState}}}))
 	must(t, d.Quarantine(ctx, state.CauseBadMAC, journal.Batch{}))
 	m := w.meta()
-	if m.Credential != nil || m.Keyset != nil || len(m.Quarantined) != 1 || m.Quarantined[0].Cause != state.CauseBadMAC ||
+	if m.Credential != nil || m.Keyset != nil || len(m.Quarantined) != 1 || m.Quarantined[0].Cause != state.CauseAccountBanned ||
 		!m.Quarantined[0].Until.Equal(now.Add(time.Hour)) {
 		t.Fatalf("META is %+v", m)
 	}

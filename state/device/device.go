@@ -145,7 +145,6 @@ type Device struct {
 	current     *libraryStore // what those of this keyset write through
 	paired      atomic.Bool
 	established atomic.Bool // the pairing has ended: credentials are worth a quarantine
-	retiredSet  string      // keyset id of what this Device quarantined
 	ring        atomic.Pointer[ring]
 	wrapper     atomic.Pointer[wrapper]
 
@@ -182,6 +181,9 @@ func newRing(k *seal.Keyset, stored bool) *ring {
 	return r
 }
 
+// unreadableMeta is the reason of a StaleError.
+const unreadableMeta = "the session's META record cannot be read"
+
 // StaleError says that a session's credentials must not be used: missing,
 // corrupt, sealed with another key, or older than the session's record says.
 type StaleError struct {
@@ -215,7 +217,7 @@ func Open(ctx context.Context, cfg Config) (*Device, error) {
 	if err != nil {
 		cfg.Prepared.Discard()
 		if errors.Is(err, state.ErrCorrupt) {
-			return d.stale("the session's META record cannot be read", err)
+			return d.stale(unreadableMeta, err)
 		}
 		return nil, err
 	}

@@ -114,7 +114,7 @@ func (d *Device) storeRing(ctx context.Context) error {
 // Quarantine takes the credentials out of use, in one fenced commit with extra:
 // the Device works no more, the session has no credentials, and what it had is
 // kept sealed for Config.Quarantine, for Restore. With no time to keep it is
-// Destroy. It may be called again: the cause of the last call is kept.
+// Destroy. Where there are no credentials it commits extra alone.
 func (d *Device) Quarantine(ctx context.Context, cause state.Cause, extra journal.Batch) error {
 	if d.cfg.Quarantine <= 0 {
 		return d.Destroy(ctx, extra)
@@ -123,17 +123,10 @@ func (d *Device) Quarantine(ctx context.Context, cause state.Cause, extra journa
 	defer d.life.Unlock()
 	d.retired.Store(true)
 	now := d.cfg.Now()
-	own := d.retiredSet
 	err := d.updateMeta(ctx, &extra, func(m *state.Meta) error {
 		if m.Credential == nil {
-			for i := range m.Quarantined {
-				if m.Quarantined[i].KeysetID == d.retiredSet {
-					m.Quarantined[i].Cause = cause
-				}
-			}
 			return nil
 		}
-		own = m.KeysetID
 		m.Quarantined = append(m.Quarantined, state.QuarantinedSet{Credential: *m.Credential, Keyset: m.Keyset,
 			KeysetID: m.KeysetID, Cause: cause, At: now, Until: now.Add(d.cfg.Quarantine)})
 		m.Credential, m.Keyset, m.KeysetID = nil, nil, ""
@@ -142,7 +135,6 @@ func (d *Device) Quarantine(ctx context.Context, cause state.Cause, extra journa
 	if err != nil {
 		return d.failRetiring(err)
 	}
-	d.retiredSet = own
 	d.paired.Store(false)
 	d.cache.clear()
 	return nil
@@ -247,13 +239,16 @@ func (d *Device) Fresh() error {
 }
 
 // Restorable returns nil if Restore would find something, else what it would fail
-// with, or that the store does not answer. It changes nothing.
+// with, or that the store does not answer. A *StaleError: META cannot be read, or the
+// credentials are elsewhere. It changes nothing.
 func Restorable(ctx context.Context, cfg Config) error {
 	if err := cfg.fill(); err != nil {
 		return err
 	}
 	m, _, err := readMeta(ctx, cfg.Store, state.OfSession(cfg.Session))
-	if err != nil {
+	if errors.Is(err, state.ErrCorrupt) {
+		return &StaleError{unreadableMeta, err}
+	} else if err != nil {
 		return err
 	}
 	return restore(&m, cfg.Now())

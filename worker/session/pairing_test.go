@@ -415,6 +415,27 @@ func TestCommands(t *testing.T) {
 			}
 		})
 	})
+	t.Run("restore where META is garbage", func(t *testing.T) {
+		online(t, func(t *testing.T, w *world) {
+			w.last().signal(policy.Signal{Kind: policy.SignalLoggedOut, Code: 401})
+			time.Sleep(time.Minute)
+			meta, err := w.store.Get(context.Background(), state.OfSession("shop"), state.Key{Kind: state.KindMeta})
+			if err != nil {
+				t.Fatal(err)
+			}
+			garbage := state.Put(state.KindMeta, "", []byte("garbage"))
+			garbage.Rev = meta.Rev + 1
+			if err := w.store.Update(context.Background(), state.OfSession("shop"), []state.Write{garbage}); err != nil {
+				t.Fatal(err)
+			}
+			if c := w.command(state.VerbRestore, nil); c.State != state.CommandFailed || c.Code != "nothing_to_restore" {
+				t.Errorf("%+v", c)
+			}
+			if st := w.status(); st.State != state.Conflict {
+				t.Errorf("%s", st.State)
+			}
+		})
+	})
 	t.Run("an old code is hidden before the restart is done", func(t *testing.T) {
 		bubble(t, func(t *testing.T, w *world) {
 			w.behave = func(l *fakeLine) {
