@@ -191,6 +191,29 @@ func TestReceivedMessageIsCommittedBeforeItsReceipt(t *testing.T) {
 	}
 }
 
+// The wait for the server's last word ends when the library has looked at every frame:
+// all but the handshake's are made nodes of, or are told to be none.
+func TestFramesAreCounted(t *testing.T) {
+	w := newWorld(t, true)
+	l, m := w.online()
+	if _, err := w.sim.Inject(wasim.Fault{Kind: wasim.GarbageNode, Now: true}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.sim.Contact("491700000002").SendText(w.ctx, account, "hello"); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.dev.WaitDrained(w.ctx); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.sim.Inject(wasim.Fault{Kind: wasim.DropFault, Now: true}); err != nil {
+		t.Fatal(err)
+	}
+	w.ends(m)
+	if given, taken := l.given.Load(), l.taken.Load(); given < 5 || given-taken != 1 {
+		t.Errorf("%d frames were given, %d looked at", given, taken)
+	}
+}
+
 // Neither a panic nor a failing store lets a receipt out, and the message
 // comes again on the next connection.
 func TestMessageComesAgainAfterAFailure(t *testing.T) {
